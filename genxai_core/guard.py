@@ -1,0 +1,140 @@
+"""Leave a model exactly as it was found, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def guard(*models: nn.Module, freeze: bool = True) -> Iterator[None]:
+    """Restore models and global state when the block ends, also when it raises or is interrupted.
+
+    Restored bit for bit: parameters and buffers (BatchNorm statistics, spectral norm's vectors), ``.grad``,
+    ``requires_grad``, train/eval flags, registered hooks, every attribute and submodule of every module; the random
+    generators of Python, numpy and torch on all devices; torch's deterministic, cuDNN and grad-mode flags.
+
+    Parameters
+    ----------
+    *models
+        What to protect; values and buffers are copied, so memory grows by one copy of the weights.
+    freeze
+        Inside the block, put the models in eval mode with ``requires_grad`` off on their parameters, and gradients
+        enabled, which is what an explainer works with.
+    """
+    snapshots = [_Snapshot(module) for model in models for module in model.modules()]
+    tensors = [_TensorSnapshot(t) for t in _unique(models)]
+    environment = _Environment()
+    try:
+        if freeze:
+            for model in models:
+                model.eval()
+                model.requires_grad_(False)
+            torch.set_grad_enabled(True)
+        yield
+    finally:
+        for snapshot in snapshots:
+            snapshot.restore()
+        for tensor in tensors:
+            tensor.restore()
+        environment.restore()
+
+
+def _unique(models: tuple[nn.Module, ...]) -> list[Tensor]:
+    found: dict[int, Tensor] = {}
+    for model in models:
+        for module in model.modules():
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    found[id(tensor)] = tensor
+    return list(found.values())
+
+
+class _Snapshot:
+    """A module's attributes: the mapping itself, and the content of those that are registries (hooks, children)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.attributes = dict(module.__dict__)
+        self.registries = {k: v.copy() for k, v in module.__dict__.items() if isinstance(v, dict | set | list)}
+
+    def restore(self) -> None:
+        for key, content in self.registries.items():
+            original: Any = self.attributes[key]
+            if isinstance(original, list):
+                original[:] = content
+            else:
+                original.clear()
+                original.update(content)
+        self.module.__dict__.clear()
+        self.module.__dict__.update(self.attributes)
+
+
+class _TensorSnapshot:
+    """A parameter's or buffer's value, gradient and flags. The gradient is set aside, so it need not be copied."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.storage = tensor.data
+        self.value = tensor.detach().clone()
+        self.requires_grad = tensor.requires_grad
+        self.grad = tensor.grad if tensor.is_leaf else None
+        self.hooks = None if tensor._backward_hooks is None else dict(tensor._backward_hooks)
+        if tensor.is_leaf:
+            tensor.grad = None
+
+    def restore(self) -> None:
+        tensor = self.tensor
+        tensor.data = self.storage  # in case .data was exchanged for another tensor
+        with torch.no_grad():
+            if not _same_bits(tensor, self.value):
+                tensor.copy_(self.value)
+        if tensor.is_leaf:
+            tensor.requires_grad_(self.requires_grad)
+            tensor.grad = self.grad
+        if self.hooks is None:
+            tensor._backward_hooks = None
+        elif tensor._backward_hooks is not None:
+            tensor._backward_hooks.clear()
+            tensor._backward_hooks.update(self.hooks)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Compare bytes: to `torch.equal`, -0.0 equals 0.0. Unchanged tensors are not written, so graphs stay valid."""
+    return torch.equal(_bytes(a), _bytes(b))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+class _Environment:
+    """Global generators and flags."""
+
+    def __init__(self) -> None:
+        self.python = random.getstate()
+        self.numpy: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what must be restored
+        self.torch = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self.deterministic = torch.are_deterministic_algorithms_enabled()
+        self.warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        self.grad = torch.is_grad_enabled()
+        cudnn = torch.backends.cudnn
+        self.cudnn = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+
+    def restore(self) -> None:
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        torch.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        torch.set_grad_enabled(self.grad)
+        cudnn = torch.backends.cudnn
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = self.cudnn

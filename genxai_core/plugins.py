@@ -1,0 +1,189 @@
+"""Safe discovery: each plugin is loaded in its own `try`, so that one broken plugin never breaks the others."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from . import hookspecs
+from .component import Component
+from .errors import BadComponent, GenxaiWarning, PluginFailed, StorageError
+
+GROUP = "genxai"
+"""The entry-point group under which a distribution names its plugin module."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin that discovery met: loaded, failed (``error``) or switched off (``disabled``).
+
+    ``source`` is set for a plugin that came from a file (``--plugin``) rather than from a distribution.
+    """
+
+    distribution: str
+    version: str
+    components: tuple[Component, ...] = ()
+    error: BaseException | None = None
+    disabled: bool = False
+    source: Path | None = None
+    module: Any = field(default=None, repr=False)
+
+
+def canonical(distribution: str) -> str:
+    """Normalise a distribution name as the package index does (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def disabled_names() -> frozenset[str]:
+    """Distributions that ``GENXAI_DISABLE_PLUGINS`` names, comma-separated; ``all`` switches every plugin off."""
+    raw = os.environ.get("GENXAI_DISABLE_PLUGINS", "")
+    return frozenset(canonical(name.strip()) for name in raw.split(",") if name.strip())
+
+
+class PluginHost:
+    """The plugins of one registry and the hooks that they implement.
+
+    Parameters
+    ----------
+    builtin
+        Modules of the core that take part like plugins.
+    entry_points
+        What to discover; default: the installed entry points of group ``genxai``.
+    """
+
+    def __init__(
+        self,
+        builtin: Iterable[ModuleType] = (),
+        entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+    ) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self.plugins: list[Plugin] = []
+        for module in builtin:
+            self._add(module, "genxai-core", _version("genxai-core"))
+        found = importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+        off, strict = disabled_names(), os.environ.get("GENXAI_STRICT") == "1"
+        for entry in sorted(found, key=lambda e: (e.dist.name if e.dist else "", e.name)):
+            name = canonical(entry.dist.name) if entry.dist else entry.name
+            version = entry.dist.version if entry.dist else "unknown"
+            if name in off or "all" in off:
+                self.plugins.append(Plugin(name, version, disabled=True))
+                continue
+            try:
+                self._add(entry.load(), name, version)
+            except (KeyboardInterrupt, MemoryError):
+                raise
+            except BaseException as error:  # a plugin may even call sys.exit at import; it is reported, not obeyed
+                if strict:
+                    raise PluginFailed(_failure(name, version, error)) from error
+                self.plugins.append(Plugin(name, version, error=error))
+
+    def _add(self, module: Any, distribution: str, version: str, source: Path | None = None) -> Plugin:
+        """Register a module's hooks and read its components; undo the registration if any of that fails."""
+        self._manager.register(module)
+        try:
+            self._manager.check_pending()
+            components = tuple(self._components(module))
+        except BaseException:
+            self._manager.unregister(module)
+            raise
+        plugin = Plugin(distribution, version, components, source=source, module=module)
+        self.plugins.append(plugin)
+        return plugin
+
+    def _only(self, hook: str, module: Any) -> Any:
+        others = [p for p in self._manager.get_plugins() if p is not module]
+        return self._manager.subset_hook_caller(hook, others)
+
+    def _components(self, module: Any) -> Iterator[Component]:
+        seen: set[str] = set()
+        for batch in self._only("genxai_components", module)():
+            for component in batch:
+                if not isinstance(component, Component):
+                    raise BadComponent(f"genxai_components returned {component!r}, which is not a Component")
+                if component.full_name in seen:
+                    raise BadComponent(f"genxai_components returns {component.full_name} twice")
+                seen.add(component.full_name)
+                yield component
+
+    def load_file(self, path: Path) -> Plugin:
+        """Load a plugin from one Python file, at the user's explicit word (``--plugin``). The file is executed.
+
+        Raises
+        ------
+        StorageError
+            If there is no such file, or its name is taken by an importable module.
+        PluginFailed
+            If it cannot be imported or declares malformed components; the cause is chained.
+        """
+        path = Path(path).resolve()
+        if not path.is_file():
+            raise StorageError(f"--plugin {path}: no such file")
+        for plugin in self.plugins:
+            if plugin.source == path:
+                return plugin
+        name = path.stem
+        if not name.isidentifier():
+            raise StorageError(f"--plugin {path}: the file's name must be a Python identifier; rename it")
+        if name in sys.modules or importlib.util.find_spec(name) is not None:
+            raise StorageError(f"--plugin {path}: a module named {name!r} exists already; rename the file")
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise StorageError(f"--plugin {path}: not a Python file (its name must end in .py)")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+            plugin = self._add(module, path.name, "file", source=path)
+        except Exception as error:
+            del sys.modules[name]
+            raise PluginFailed(_failure(str(path), "file", error)) from error
+        if not plugin.components:
+            warnings.warn(f"--plugin {path} registers no component", GenxaiWarning, stacklevel=2)
+        return plugin
+
+    def notify(self, hook: str, **arguments: Any) -> list[Any]:
+        """Call an observing hook on every plugin, each on its own: one that raises is warned about and skipped.
+
+        Returns
+        -------
+        list
+            What the plugins returned, flattened where they returned lists or tuples.
+        """
+        results: list[Any] = []
+        for plugin in self.plugins:
+            if plugin.module is None:
+                continue
+            try:
+                for value in self._only(hook, plugin.module)(**arguments):
+                    results.extend(value if isinstance(value, list | tuple) else [value])
+            except Exception as error:
+                warnings.warn(
+                    f"plugin {plugin.distribution} {plugin.version}: its hook {hook} failed and was skipped: "
+                    f"{type(error).__name__}: {error}",
+                    GenxaiWarning,
+                    stacklevel=2,
+                )
+        return results
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _failure(name: str, version: str, error: BaseException) -> str:
+    return f"plugin {name} {version} failed to load: {type(error).__name__}: {error}"

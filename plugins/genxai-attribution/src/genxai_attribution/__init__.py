@@ -1,0 +1,1 @@
+"""Attributions and CAMs on discriminators and classifiers, for genxai."""

@@ -1,0 +1,1 @@
+"""Datasets for genxai: digits, scenes, folders, torchvision, generated samples."""

@@ -1,0 +1,1 @@
+"""Metrics of samples and of explanations, for genxai."""

@@ -1,0 +1,1 @@
+"""Adversarial training and explanation-guided adversarial training (xAI-GAN), for genxai."""

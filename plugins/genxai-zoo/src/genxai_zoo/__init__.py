@@ -1,0 +1,1 @@
+"""Generative model families for genxai: DCGAN, classifiers."""
