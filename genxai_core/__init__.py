@@ -44,7 +44,7 @@ _PUBLIC = {
     "GenxaiWarning": "errors",
 }
 
-__all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 if TYPE_CHECKING:
     from . import adapt as adapt
@@ -84,8 +84,10 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'genxai_core' has no attribute {name!r}")
     module = _PUBLIC[name]
-    value = getattr(importlib.import_module(f".{module}", __name__), name) if module else importlib.import_module(
-        f".{name}", __name__
+    value = (
+        getattr(importlib.import_module(f".{module}", __name__), name)
+        if module
+        else importlib.import_module(f".{name}", __name__)
     )
     globals()[name] = value
     return value

@@ -1,5 +1,7 @@
 """Every error that genxai raises on purpose: each a type, each with a message that says what to do."""
 
+# ruff: noqa: N818 - the names say what happened; a suffix on each would add nothing
+
 from __future__ import annotations
 
 

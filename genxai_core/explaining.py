@@ -99,9 +99,13 @@ class _Source:
             raise InputError(f"{name} needs inputs ({self.accepts})")
         if isinstance(inputs, Tensor):
             if self.accepts == "samples":
-                raise InputError(f"{name} takes samples, not a tensor; wrap it as Samples(images, value_range=(low, high))")
+                raise InputError(
+                    f"{name} takes samples, not a tensor; wrap it as Samples(images, value_range=(low, high))"
+                )
         elif not isinstance(inputs, Samples | Dataset):
-            raise InputError(f"{name} takes {self.accepts} as a Tensor, Samples or a Dataset, not {type(inputs).__name__}")
+            raise InputError(
+                f"{name} takes {self.accepts} as a Tensor, Samples or a Dataset, not {type(inputs).__name__}"
+            )
         elif self.accepts == "images" and self.model_range and inputs.value_range != tuple(self.model_range):
             raise InputError(
                 f"{name}: the images are in {inputs.value_range}, the model expects {tuple(self.model_range)}; "
@@ -127,7 +131,9 @@ class _Source:
                 return samples.to(device)
             found = samples.images if self.accepts == "images" else samples.latents
             if found is None:
-                raise InputError(f"{self.name}: these samples have no latents; sample them from a generator with latents")
+                raise InputError(
+                    f"{self.name}: these samples have no latents; sample them from a generator with latents"
+                )
             batch = found
         self._check(batch)
         return batch.detach().to(device).clone()
@@ -142,7 +148,9 @@ class _Source:
         if batch.ndim != 4:
             raise InputError(f"{self.name}: images must be [N, C, H, W], not {list(batch.shape)}")
         if self.image_shape is not None and tuple(batch.shape[1:]) != tuple(self.image_shape):
-            raise InputError(f"{self.name}: images are {tuple(batch.shape[1:])}, the model takes {tuple(self.image_shape)}")
+            raise InputError(
+                f"{self.name}: images are {tuple(batch.shape[1:])}, the model takes {tuple(self.image_shape)}"
+            )
         if self.model_range is not None:
             low, high = self.model_range
             slack = (high - low) / 2
@@ -175,7 +183,8 @@ def _groups(
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
-            f"{name}: the discriminator returns {shape}, not logits [N, K]; adapt it with genxai_core.adapt.discriminator"
+            f"{name}: the discriminator returns {shape}, not logits [N, K]; "
+            f"adapt it with genxai_core.adapt.discriminator"
         )
     k = logits.shape[1]
     if target is None:
@@ -226,7 +235,9 @@ def _call(explainer: Explainer, model: Any, inputs: Any, target: int | None, run
 
 def _checked(explainer: Explainer, result: Any, n: int, batch: Any, name: str) -> Explanation:
     if not isinstance(result, explainer.returns):
-        raise ExplainerError(f"{name} declares returns = {explainer.returns.__name__}, but returned {type(result).__name__}")
+        raise ExplainerError(
+            f"{name} declares returns = {explainer.returns.__name__}, but returned {type(result).__name__}"
+        )
     if result.per_sample and len(result) != n:
         raise ExplainerError(f"{name} returned {len(result)} results for {n} inputs")
     if isinstance(result, Attribution):

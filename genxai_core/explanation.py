@@ -69,7 +69,9 @@ class Explanation:
             If the type has nothing per sample and there is more than one part.
         """
         if len(parts) > 1 and not cls.per_sample:
-            raise ExplainerError(f"{cls.__name__} declares no per_sample fields, so results of batches cannot be joined")
+            raise ExplainerError(
+                f"{cls.__name__} declares no per_sample fields, so results of batches cannot be joined"
+            )
         first = parts[0]
         return dataclasses.replace(first, **{n: _join([getattr(p, n) for p in parts]) for n in first.per_sample})
 

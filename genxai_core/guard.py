@@ -119,7 +119,7 @@ class _Environment:
 
     def __init__(self) -> None:
         self.python = random.getstate()
-        self.numpy: Any = np.random.get_state()  # noqa: NPY002 - the global generator is what must be restored
+        self.numpy: Any = np.random.get_state()  # the global generator, which libraries draw from
         self.torch = torch.get_rng_state()
         self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self.deterministic = torch.are_deterministic_algorithms_enabled()
@@ -130,7 +130,7 @@ class _Environment:
 
     def restore(self) -> None:
         random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002
+        np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)

@@ -275,7 +275,7 @@ class Segmenter(ABC):
 
     @abstractmethod
     def segment(self, samples: Samples) -> Tensor:
-        """Return bool ``[N, concepts, H, W]``; concepts may overlap. Exact masks in the samples are used as they are."""
+        """Return bool ``[N, concepts, H, W]``; concepts may overlap. Exact masks in the samples are used as is."""
 
 
 def _modules(holder: object) -> list[Any]:

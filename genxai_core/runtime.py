@@ -104,7 +104,7 @@ class Runtime:
 
         value = (self.seed + offset) % 2**32
         random.seed(value)
-        np.random.seed(value)  # noqa: NPY002 - libraries that we wrap draw from it
+        np.random.seed(value)  # libraries that we wrap draw from it
         torch.manual_seed(value)
 
     def with_(self, **changes: Any) -> Runtime:
@@ -141,7 +141,9 @@ class Runtime:
 
             def advance(n: int = 1, **info: Any) -> None:
                 shown = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
-                bar.update(task, advance=n, **({"info": shown} if info else {}))
+                if info:
+                    bar.update(task, info=shown)
+                bar.advance(task, n)
 
             yield advance
 
@@ -154,7 +156,7 @@ class Runtime:
 
     @property
     def rank(self) -> int:
-        """This process's number."""
+        """Number of this process, from 0."""
         return int(os.environ.get("RANK", "0"))
 
     @property

@@ -146,17 +146,15 @@ class Samples:
         """Draw the first n images in a grid."""
         from .plots import image_grid
 
-        names = [self.class_names[int(i)] for i in self.labels[:n]] if _named(self) else None
+        names = None
+        if self.labels is not None and self.class_names:
+            names = [self.class_names[int(i)] for i in self.labels[:n]]
         return image_grid(self.images[:n], self.value_range, labels=names, title=title)
 
     def _repr_html_(self) -> str:
         from .plots import html
 
         return html(self.plot(), f"{len(self)} samples of {self.image_shape}")
-
-
-def _named(samples: Samples) -> bool:
-    return samples.labels is not None and bool(samples.class_names)
 
 
 def indices(index: Index, length: int) -> list[int]:

@@ -133,7 +133,9 @@ class Loop:
 
     def _finite(self, value: Tensor, what: str) -> None:
         if not bool(torch.isfinite(value).all()):
-            kept = f"the checkpoint of step {self._good} is kept in {self._folder}" if self._good else "none is saved yet"
+            kept = (
+                f"the checkpoint of step {self._good} is kept in {self._folder}" if self._good else "none is saved yet"
+            )
             raise TrainingDiverged(
                 f"{self.name}: {what} is {float(value.sum())} at step {self._step}; nothing was stepped, {kept}. "
                 f"Lower the learning rate, or check the data"
@@ -172,7 +174,9 @@ class Loop:
         if self._folder is None:
             return f"{self.name}: interrupted at step {self._step}; nothing is kept without Runtime(checkpoints=DIR)"
         self.save()
-        return f"{self.name}: interrupted, step {self._step} of {self.steps} is saved; the same command goes on from there"
+        return (
+            f"{self.name}: interrupted, step {self._step} of {self.steps} is saved; the same command goes on from there"
+        )
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
@@ -208,7 +212,8 @@ class Loop:
         state = storage.unpack(storage.read_json(self._folder / "checkpoint.json"), tensors)
         if state["format"] != FORMAT or state["config"] != self.config:
             raise StorageError(
-                f"{self._folder}: is the checkpoint of another configuration; delete it or use another checkpoint folder"
+                f"{self._folder}: is the checkpoint of another configuration; "
+                f"delete it or use another checkpoint folder"
             )
         for name, model in self.models.items():
             model.load_state_dict(state["models"][name])
@@ -221,7 +226,7 @@ class Loop:
 
 def _random_state() -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - what libraries draw from
+    kind, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": [version, list(numbers), gauss],
         "numpy": [str(kind), np.asarray(keys).astype(np.int64), int(position), int(has_gauss), float(cached)],
@@ -234,7 +239,7 @@ def _set_random_state(state: Mapping[str, Any]) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
