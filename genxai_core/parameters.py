@@ -52,6 +52,7 @@ def check(
     name: str,
     where: str = "",
     unknown_values: Callable[[Any], bool] = lambda value: False,
+    partial: bool = False,
 ) -> dict[str, Any]:
     """Check parameters against a signature: their names, that none is missing, and their types.
 
@@ -67,6 +68,8 @@ def check(
         The place in a file (``pipeline.yaml: steps.cams.with``), for the message.
     unknown_values
         Says of a value that it stands for one not known yet (a reference); its type is not checked.
+    partial
+        Whether parameters may be missing still, because the data will decide them.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def check(
             listed = ", ".join(accepted) if accepted else "none"
             raise BadParameter(f"{place}{key}: {name} has no such parameter{hint} (it accepts: {listed})")
     missing = [p.name for p in of(target) if p.required and p.name not in params]
-    if missing:
+    if missing and not partial:
         raise BadParameter(f"{where or name}: {name} needs {', '.join(map(repr, missing))}, which is not given")
     checked: dict[str, Any] = {}
     for key, value in params.items():
