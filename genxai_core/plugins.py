@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import pluggy
 
-from . import hookspecs
+from . import __version__, hookspecs
 from .component import Component
 from .errors import BadComponent, GenxaiWarning, PluginFailed, StorageError
 
@@ -152,6 +153,16 @@ class PluginHost:
         if not plugin.components:
             warnings.warn(f"--plugin {path} registers no component", GenxaiWarning, stacklevel=2)
         return plugin
+
+    @contextlib.contextmanager
+    def observed_by(self, observer: object) -> Iterator[None]:
+        """Let an object with hook implementations observe while the block runs."""
+        plugin = self._add(observer, "observer", __version__)
+        try:
+            yield
+        finally:
+            self._manager.unregister(observer)
+            self.plugins.remove(plugin)
 
     def notify(self, hook: str, **arguments: Any) -> list[Any]:
         """Call an observing hook on every plugin, each on its own: one that raises is warned about and skipped.

@@ -40,6 +40,8 @@ class Runtime:
         A folder in which trainers keep their checkpoint and from which they go on; None keeps none.
     checkpoint_seconds
         The time between two checkpoints.
+    single
+        Whether to act as the only process, whatever launched this one.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class Runtime:
     quiet: bool = False
     checkpoints: Path | None = None
     checkpoint_seconds: float = 30.0
+    single: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -152,12 +155,12 @@ class Runtime:
     @property
     def processes(self) -> int:
         """How many processes torchrun or accelerate launched."""
-        return int(os.environ.get("WORLD_SIZE", "1"))
+        return 1 if self.single else int(os.environ.get("WORLD_SIZE", "1"))
 
     @property
     def rank(self) -> int:
         """Number of this process, from 0."""
-        return int(os.environ.get("RANK", "0"))
+        return 0 if self.single else int(os.environ.get("RANK", "0"))
 
     @property
     def is_main(self) -> bool:
@@ -168,6 +171,10 @@ class Runtime:
         from accelerate import PartialState
 
         return PartialState(cpu=self.torch_device.type == "cpu")
+
+    def alone(self) -> Runtime:
+        """Return a copy for work that one process does while the others wait: it sees no other process."""
+        return self.with_(single=True)
 
     def wait(self) -> None:
         """Wait until every process is here."""
