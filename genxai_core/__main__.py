@@ -1,0 +1,5 @@
+"""``python -m genxai_core`` is the program ``genxai``."""
+
+from .cli import main
+
+main()
