@@ -10,4 +10,29 @@ from genxai_core import Component, hookimpl
 @hookimpl
 def genxai_components() -> Iterable[Component]:
     """Return this distribution's components."""
-    return []
+    return [
+        Component(
+            "generator",
+            "dcgan",
+            "genxai_zoo.dcgan:DCGANGenerator",
+            "latents to images by transposed convolutions, 8 to 128 px",
+        ),
+        Component(
+            "discriminator",
+            "dcgan",
+            "genxai_zoo.dcgan:DCGANDiscriminator",
+            "real or fake by strided convolutions with spectral norm, 8 to 128 px",
+        ),
+        Component(
+            "discriminator",
+            "classifier",
+            "genxai_zoo.classifier:Classifier",
+            "a small convolutional classifier that offers its features",
+        ),
+        Component(
+            "trainer",
+            "classifier",
+            "genxai_zoo.classifier:ClassifierTrainer",
+            "trains a classifier on labelled images and measures it on held-out ones",
+        ),
+    ]
