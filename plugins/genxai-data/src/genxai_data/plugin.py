@@ -10,4 +10,35 @@ from genxai_core import Component, hookimpl
 @hookimpl
 def genxai_components() -> Iterable[Component]:
     """Return this distribution's components."""
-    return []
+    return [
+        Component(
+            "dataset",
+            "digits",
+            "genxai_data.digits:Digits",
+            "1797 real handwritten digits, 8x8 resized to 8 to 128 px; part of scikit-learn",
+        ),
+        Component(
+            "dataset",
+            "folder",
+            "genxai_data.folder:Folder",
+            "images on disk, one subfolder per class; broken files are named and counted",
+        ),
+        Component(
+            "dataset",
+            "generated",
+            "genxai_data.generated:Generated",
+            "samples drawn from a model",
+        ),
+        Component(
+            "dataset",
+            "scenes",
+            "genxai_data.scenes:Scenes",
+            "procedural pictures of 1 to 4 shapes with exact masks, factors and captions",
+        ),
+        Component(
+            "dataset",
+            "torchvision",
+            "genxai_data.torchvision:TorchvisionDataset",
+            "MNIST, FashionMNIST, KMNIST, CIFAR10, CIFAR100 and SVHN from a local folder; downloads nothing",
+        ),
+    ]
