@@ -7,6 +7,7 @@ a float; ``on``, ``no`` and ``2026-02-30`` are strings.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,23 +68,39 @@ def parse(data: bytes | str, name: str) -> Document:
     StorageError
         One line: file, line, what is wrong, how to mend it.
     """
-    size = len(data)
-    if size > MAX_BYTES:
-        raise StorageError(f"{name}: {size:,} bytes, above the limit of {MAX_BYTES:,}; split the file")
-    try:
-        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
-        text.encode()
-    except UnicodeError as error:
-        raise StorageError(f"{name}: not UTF-8 text ({error.__class__.__name__}); save it as UTF-8") from None
+    text = _decoded(data, name)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         return _Builder(iter(yaml.parse(text, Loader=loader)), name).document()
-    except yaml.MarkedYAMLError as error:
-        line = (error.problem_mark.line + 1) if error.problem_mark else 1
-        raise StorageError(f"{name}:{line}: not valid YAML: {error.problem or error.context}; mend that line") from None
     except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise StorageError(f"{name}: not valid YAML: {reason}; remove that character") from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        line = mark.line + 1 if mark else 1
+        raise StorageError(f"{name}:{line}: not valid YAML: {_short(problem)}; mend that line") from None
+
+
+def _decoded(data: bytes | str, name: str) -> str:
+    """Return the text, refusing what is too large, not UTF-8, or not to be printed."""
+    try:
+        raw = data if isinstance(data, bytes) else data.encode()
+        if len(raw) > MAX_BYTES:
+            raise StorageError(f"{name}: {len(raw):,} bytes, above the limit of {MAX_BYTES:,}; split the file")
+        text = raw.decode("utf-8-sig")
+    except UnicodeError as error:
+        before: Any = data[: getattr(error, "start", 0)]
+        line = before.count(b"\n" if isinstance(data, bytes) else "\n") + 1
+        raise StorageError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    bad = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if bad is not None:
+        line = text.count("\n", 0, bad.start()) + 1
+        raise StorageError(f"{name}:{line}: the control character U+{ord(bad[0]):04X} is not allowed; remove it")
+    return text
+
+
+def _short(value: Any) -> str:
+    """Return a text or a value on one line, without control characters, short enough for a message."""
+    text = " ".join(str(value).split())
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 class _Builder:
@@ -110,11 +127,13 @@ class _Builder:
     def node(self, event: Any, path: Path) -> Any:
         self.lines[path] = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            raise self.refuse(event, f"alias *{event.anchor} is not allowed; write the value out")
+            raise self.refuse(event, f"alias *{_short(event.anchor)} is not allowed; write the value out")
         if event.anchor is not None:
-            raise self.refuse(event, f"anchor &{event.anchor} is not allowed; write the value out where it is used")
+            raise self.refuse(
+                event, f"anchor &{_short(event.anchor)} is not allowed; write the value out where it is used"
+            )
         if event.tag is not None and event.tag != "!":
-            raise self.refuse(event, f"tag {event.tag!r} is not allowed; remove it")
+            raise self.refuse(event, f"tag {_short(event.tag)!r} is not allowed; remove it")
         if len(path) > MAX_DEPTH:
             raise self.refuse(event, f"nested deeper than {MAX_DEPTH} levels; flatten it")
         if isinstance(event, yaml.ScalarEvent):
@@ -129,9 +148,9 @@ class _Builder:
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.node(event, (*path, "?"))
             if not isinstance(key, str):
-                raise self.refuse(event, f"key {str(key)[:40]!r} is not a string; put it in quotes")
+                raise self.refuse(event, f"key {_short(key)!r} is not a string; put it in quotes")
             if key in mapping:
-                raise self.refuse(event, f"key {key!r} appears twice; remove one")
+                raise self.refuse(event, f"key {_short(key)!r} appears twice; remove one")
             value = next(self.events)
             mapping[key] = self.node(value, (*path, key))
             self.lines[(*path, key)] = event.start_mark.line + 1
@@ -143,9 +162,13 @@ class _Builder:
         if text in _CONSTANTS:
             return _CONSTANTS[text]
         if _INT.fullmatch(text):
-            if len(text) > MAX_DIGITS:
-                raise self.refuse(event, f"an integer of {len(text)} digits; at most {MAX_DIGITS} are allowed")
+            digits = len(text.lstrip("+-"))
+            if digits > MAX_DIGITS:
+                raise self.refuse(event, f"an integer of {digits} digits; at most {MAX_DIGITS} are allowed")
             return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
         if _FLOAT.fullmatch(text):
-            return float(text)
+            number = float(text)
+            if math.isinf(number):
+                raise self.refuse(event, f"{_short(text)} is too large for a float; write .inf if that is meant")
+            return number
         return text
