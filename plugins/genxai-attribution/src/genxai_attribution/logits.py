@@ -1,0 +1,31 @@
+"""The one number per image that an attribution explains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from genxai_core.errors import InputError, TargetError
+
+
+def logit(model: nn.Module, images: Tensor, target: int) -> Tensor:
+    """Return the target's logit ``[N]``, never a softmax: over a single logit that would be constant.
+
+    Raises
+    ------
+    TargetError
+        If the model has no such logit.
+    InputError
+        If gradients are enabled and none can reach the images.
+    """
+    # A copy, because a model may begin with an in-place operation: that is an error on a leaf that requires a gradient.
+    logits = model(images.clone())
+    if not 0 <= target < logits.shape[1]:
+        raise TargetError(f"target {target} is not one of the {logits.shape[1]} logits of {type(model).__name__}")
+    if torch.is_grad_enabled() and not logits.requires_grad:
+        raise InputError(
+            f"{type(model).__name__}: no gradient reaches the images, because its forward detaches them or runs under "
+            f"no_grad; take that out, or use an explainer that needs no gradient"
+        )
+    chosen: Tensor = logits[:, target]
+    return chosen
