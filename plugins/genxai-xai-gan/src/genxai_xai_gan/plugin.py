@@ -10,4 +10,17 @@ from genxai_core import Component, hookimpl
 @hookimpl
 def genxai_components() -> Iterable[Component]:
     """Return this distribution's components."""
-    return []
+    return [
+        Component(
+            "trainer",
+            "gan",
+            "genxai_xai_gan.gan:GANTrainer",
+            "adversarial training of a generator and a discriminator (non-saturating)",
+        ),
+        Component(
+            "trainer",
+            "xai-gan",
+            "genxai_xai_gan.xai_gan:XAIGANTrainer",
+            "adversarial training guided by what the discriminator looks at",
+        ),
+    ]

@@ -1,0 +1,157 @@
+"""The adversarial training that both trainers share. What an explanation adds to it is a `Guide`."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from genxai_core import Dataset, Samples, Spec, Trained, Trainer, draws, models, saving
+from genxai_core.adversarial import LOSSES
+from genxai_core.errors import InputError
+from genxai_core.training import Loop
+
+if TYPE_CHECKING:
+    from genxai_core import Discriminator, Runtime
+
+
+GENERATOR, DISCRIMINATOR = Spec("generator/dcgan"), Spec("discriminator/dcgan")
+
+
+class Guide(Protocol):
+    """Takes part in the generator's step, between its forward and its backward pass."""
+
+    def __call__(self, step: int, images: Tensor) -> Mapping[str, Tensor | float]:
+        """Hook the generated images; return what the history records, complete once the backward pass is through."""
+        ...
+
+    def info(self, history: Mapping[str, list[float]]) -> Mapping[str, Any]:
+        """Return plain values on how the training was guided."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AdversarialTrainer(Trainer):
+    """Alternates one step of the discriminator with one of the generator; a subclass says what guides the latter.
+
+    Both steps of an iteration use the same generated images, so the generator runs forward once.
+    """
+
+    produces: ClassVar[Mapping[str, str]] = {"generator": "generator", "discriminator": "discriminator"}
+    name: ClassVar[str]
+
+    generator: Spec = GENERATOR
+    discriminator: Spec = DISCRIMINATOR
+    steps: int = 600
+    batch: int = 64
+    generator_lr: float = 2e-4
+    discriminator_lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "generator_lr", "discriminator_lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}; each must be at least 0 and below 1")
+
+    @abstractmethod
+    def _guide(self, discriminator: Discriminator, data: Samples | Dataset, runtime: Runtime) -> Guide:
+        """Return what guides the generator's steps."""
+
+    def _fit(self, data: Samples | Dataset, runtime: Runtime) -> Trained:
+        G, D = self._models(data)
+        G.to(runtime.torch_device).train()
+        D.to(runtime.torch_device).train()
+        guide, loss = self._guide(D, data, runtime), LOSSES["non-saturating"]
+        loop = Loop(
+            self.name,
+            models={"generator": G, "discriminator": D},
+            optimizers={
+                "generator": torch.optim.Adam(G.parameters(), lr=self.generator_lr, betas=self.betas),
+                "discriminator": torch.optim.Adam(D.parameters(), lr=self.discriminator_lr, betas=self.betas),
+            },
+            steps=self.steps,
+            runtime=runtime,
+            config=[
+                {field.name: saving.describe(getattr(self, field.name)) for field in fields(self)},
+                [len(data), *data.image_shape],
+            ],
+        )
+        mine = runtime.shard(self.batch)
+
+        def step(i: int) -> Mapping[str, Tensor | float]:
+            rows = draws.batch_indices(runtime.seed, i, self.batch, len(data))[mine]
+            real = data[rows].images.to(runtime.torch_device)
+            latents = G.sample_latents(len(rows), runtime.seed, start=i * self.batch + mine.start)
+            with runtime.autocast():
+                fake = G(latents.to(runtime.torch_device)).float()
+                _same_shape(G, fake, data)
+                on_real, on_fake = _logits(D, real), _logits(D, fake.detach())
+            d_loss = loss.discriminator(on_real, on_fake)
+            loop.update("discriminator", d_loss)
+            with frozen(D):
+                with runtime.autocast():
+                    g_loss = loss.generator(_logits(D, fake))
+                guided = guide(i, fake)
+                loop.update("generator", g_loss)
+            means = {"logit_real": on_real.detach().mean(), "logit_fake": on_fake.detach().mean()}
+            return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(), **means, **guided}
+
+        history = loop.run(step)
+        info = {"steps": self.steps, "batch": self.batch, **guide.info(history)}
+        return Trained({"generator": G.eval().cpu(), "discriminator": D.eval().cpu()}, history, info)
+
+    def _models(self, data: Samples | Dataset) -> tuple[Any, Any]:
+        """Build both models for these data: unconditional, so they are told no number of classes."""
+        channels, height, width = data.image_shape
+        if height != width:
+            raise InputError(f"trainer/{self.name} needs square images, not {height}×{width}; crop or resize the data")
+        G = models.require(
+            self.generator.build(size=height, channels=channels), models.HasLatents, by=f"trainer/{self.name}"
+        )
+        D = self.discriminator.build(size=height, channels=channels)
+        for role, model in (("generator", G), ("discriminator", D)):
+            if tuple(model.value_range) != tuple(data.value_range):
+                raise InputError(
+                    f"trainer/{self.name}: the data lie in {tuple(data.value_range)}, the {role} "
+                    f"{saving.name_of(model)} works in {tuple(model.value_range)}; rescale the data "
+                    f"(Samples.rescale) or choose another {role}"
+                )
+        return G, D
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Switch ``requires_grad`` off for a block: gradients pass through the model, its weights get none."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+    logits: Tensor = discriminator(images)
+    if logits.shape != (len(images), 1):
+        raise InputError(
+            f"adversarial training needs one logit per image, [{len(images)}, 1], and {saving.name_of(discriminator)} "
+            f"gives {list(logits.shape)}; reduce it with genxai_core.adapt.discriminator"
+        )
+    return logits.float()
+
+
+def _same_shape(generator: nn.Module, images: Tensor, data: Samples | Dataset) -> None:
+    if images.shape[1:] != data.image_shape:
+        raise InputError(
+            f"the generator {saving.name_of(generator)} makes images {tuple(images.shape[1:])}, "
+            f"the data are {data.image_shape}; give both the same size and channels"
+        )

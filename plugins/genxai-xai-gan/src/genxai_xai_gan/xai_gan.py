@@ -1,0 +1,98 @@
+"""Adversarial training guided by an explanation of the discriminator."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from genxai_core import Attributes, Spec
+from genxai_core.errors import MissingCapability
+
+from .guidance import InputGradient, MaskGuide, SeparatePass, explains_itself
+from .training import AdversarialTrainer, Guide
+
+if TYPE_CHECKING:
+    from genxai_core import Dataset, Discriminator, Runtime, Samples
+
+SALIENCY = Spec("explainer/saliency")
+PROBE = 4  # images on which the discriminator is asked whether its running backward pass explains it
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class XAIGANTrainer(AdversarialTrainer):
+    """`trainer/gan` whose generator learns more from the pixels that the discriminator looks at (xAI-GAN).
+
+    From a fraction ``start`` of the training on, the generator's gradient at its output is ``g′ = g + α·g⊙M``, with
+    ``M`` the absolute attribution of the discriminator at the generated image, scaled to [0, 1] per sample over C·H·W
+    (Nagisetty, Graves, Scott, Ganesh, "xAI-GAN: Enhancing Generative Adversarial Networks via Explainable AI Systems",
+    2020, arXiv:2002.10438). With plain saliency the mask comes out of the backward pass that is running anyway, at no
+    extra pass; any other explainer, or a discriminator with batch statistics or dropout, takes a pass of its own in
+    eval mode. ``Trained.info["mask"]`` says which it was. The history adds ``mask_mean``, 0 where nothing is guided.
+
+    Parameters
+    ----------
+    generator
+        A generator with latents; image size and channels are filled in from the data.
+    discriminator
+        A discriminator with a single logit (above zero means real).
+    explainer
+        What attributes the discriminator's logit; any that implements ``attribute`` (`genxai_core.Attributes`).
+    alpha
+        How much the mask counts: pixels with mask 1 have their gradient multiplied by 1 + alpha.
+    start
+        The fraction of the training from which on it is guided: 0 throughout, 1 never.
+    steps
+        Iterations; each steps the discriminator once and the generator once.
+    batch
+        Real images, and generated images, per step, over all processes together.
+    generator_lr
+        Adam's learning rate for the generator.
+    discriminator_lr
+        Adam's learning rate for the discriminator.
+    betas
+        Adam's decay rates, for both.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+    """
+
+    name: ClassVar[str] = "xai-gan"
+
+    explainer: Spec = SALIENCY
+    alpha: float = 0.2
+    start: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha is {self.alpha}; it must be finite and not negative")
+        if not 0 <= self.start <= 1:
+            raise ValueError(f"start is {self.start}; it is a fraction of the training, from 0 to 1")
+
+    def _guide(self, discriminator: Discriminator, data: Samples | Dataset, runtime: Runtime) -> Guide:
+        attribution, how = None, "saliency, from the running backward pass"
+        if self.explainer != SALIENCY:
+            attribution = SeparatePass(self._attributes(), discriminator, runtime)
+            how = f"{self.explainer.use}, from a separate pass in eval mode"
+        else:
+            probe = data[[i % len(data) for i in range(PROBE)]].images.to(runtime.torch_device)
+            if not explains_itself(discriminator, probe):
+                attribution = SeparatePass(InputGradient(), discriminator, runtime)
+                how = (
+                    "saliency, from a separate pass in eval mode: in training this discriminator's gradient at an "
+                    "image is not the image's own (batch statistics, dropout)"
+                )
+        logging.getLogger(__name__).info("trainer/%s: the mask is %s", self.name, how)
+        return MaskGuide(self.alpha, round(self.start * self.steps), attribution, how)
+
+    def _attributes(self) -> Attributes:
+        explainer = self.explainer.build()
+        if not isinstance(explainer, Attributes):
+            raise MissingCapability(
+                f"trainer/{self.name}: {self.explainer.use} cannot explain inside a training step (it has no "
+                f"attribute(model, images, target)); use explainer/saliency or another that has it"
+            )
+        return explainer
