@@ -14,7 +14,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from . import __version__, registry
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="genxai",
     help="Explain generative models, and explain with them.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -70,7 +68,7 @@ def list_(
 ) -> None:
     """List all components: installed, available, failed, of third parties."""
     if kind is not None and kind not in KINDS:
-        raise click.UsageError(f"--kind {kind}: not one of {', '.join(KINDS)}")
+        raise typer.BadParameter(f"--kind {kind}: not one of {', '.join(KINDS)}")
     rows = [row for row in overview() if kind is None or row["kind"] == kind]
     if as_json:
         put_json(rows)
@@ -278,11 +276,15 @@ def schema(as_json: Json = False) -> None:
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     show_traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
 ) -> None:
     if version:
         put(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        put(context.get_help())
         raise typer.Exit
     if show_traceback:
         os.environ["GENXAI_TRACEBACK"] = "1"
@@ -302,15 +304,15 @@ def _main(arguments: list[str]) -> int:
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="genxai", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
+    except typer.TyperException as error:
         _tell(error, error.format_message(), as_json)
         return 2
     except GenxaiError as error:
         _tell(error, str(error), as_json)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
         return 130
     except BrokenPipeError:

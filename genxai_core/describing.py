@@ -86,14 +86,9 @@ def _contract(kind: str, target: Any) -> dict[str, str]:
             "HasFeatures",
             "Embeds",
         )
-        offered = [n for n in names if _offers(target, getattr(models, n))]
+        offered = [n for n in names if all(hasattr(target, m) for m in models.methods(getattr(models, n)))]
         return {"capabilities": ", ".join(offered) or "none besides forward"}
     return {}
-
-
-def _offers(target: Any, protocol: Any) -> bool:
-    methods = [m for m in protocol.__protocol_attrs__ if inspect.isfunction(getattr(protocol, m, None))]
-    return all(hasattr(target, m) for m in methods)
 
 
 def health() -> dict[str, Any]:

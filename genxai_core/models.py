@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -157,6 +158,11 @@ class _Advice:
         "HasFeatures": "use a model with features(images), such as what trainer/classifier trains",
         "Embeds": "use a text–image model",
     }
+
+
+def methods(capability: type) -> list[str]:
+    """Return the names of the methods that a capability consists of."""
+    return [name for name, member in vars(capability).items() if inspect.isfunction(member) and name[0] != "_"]
 
 
 def require(model: Any, capability: type, *, by: str) -> Any:

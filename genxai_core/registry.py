@@ -118,7 +118,7 @@ class Registry:
         full_name, _, distribution = str(name).partition("@")
         matches = [p for p in self.provided() if p.component.full_name == full_name]
         if distribution:
-            matches = [p for p in matches if p.plugin.distribution == canonical(distribution)]
+            matches = [p for p in matches if canonical(p.plugin.distribution) == canonical(distribution)]
         if not matches:
             raise self._absent(full_name, distribution)
         if len(matches) > 1:

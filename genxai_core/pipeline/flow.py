@@ -21,7 +21,7 @@ ANY = "anything"
 class Flow:
     """What a step makes, or a reference stands for.
 
-    ``tag`` is samples, generator, discriminator, trained, explanation, values, segmenter, or a sample's field (images,
+    ``tag`` is samples, generator, discriminator, training, explanation, values, segmenter, or a sample's field (images,
     latents, labels, …). ``parts`` are what ``$step.name`` may name; ``made_by`` is the class, where it is known.
     """
 
@@ -50,7 +50,7 @@ def of_step(component: Component, target: Any, params: Mapping[str, Any], resolv
     if component.kind == "trainer":
         given = {p.name: p.default for p in parameters.of(target)} | dict(params)
         return Flow(
-            "trained",
+            "training",
             parts={
                 **{
                     name: Flow(kind, made_by=_class(given.get(name), resolve)) for name, kind in target.produces.items()
@@ -143,8 +143,7 @@ def _check_capability(name: str, value: Reference, flows: Flow, capability: str,
     protocol = getattr(models, capability, None)
     if protocol is None or flows.made_by is None:
         return  # known only when it runs; explain() checks it then
-    members = [m for m in getattr(protocol, "__protocol_attrs__", ()) if inspect.isfunction(getattr(protocol, m, None))]
-    missing = [m for m in members if not hasattr(flows.made_by, m)]
+    missing = [m for m in models.methods(protocol) if not hasattr(flows.made_by, m)]
     if missing:
         made_by = flows.made_by.__name__
         said = f"{name} needs the capability {capability}, but {value.text} is a {made_by} without {missing[0]}()"

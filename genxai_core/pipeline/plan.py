@@ -140,6 +140,8 @@ class _Checker:
         step = self.source.pipeline.steps[name]
         at = ("steps", name)
         provided, target = self.component(step.use, *at, "use")
+        if provided.component.kind == "explanation":
+            raise self.source.error(f"{step.use} is a type of result, not a step; use an explainer", *at, "use")
         seed = self.source.pipeline.seed if step.seed is None else step.seed
         accepted = {p.name for p in parameters.of(target)}
         if "seed" in accepted and "seed" not in params:
