@@ -103,7 +103,7 @@ def test_digits_are_learnt_with_the_defaults(digits, tmp_path):
 
 
 def test_the_held_out_accuracy_is_that_of_images_outside_training(digits):
-    """Trained on labels that are all off by one, and judged by right ones, it must be as wrong as it was taught to be."""
+    """Taught labels that are all off by one, and judged by right ones, it must be as wrong as it was taught to be."""
     trainer = ClassifierTrainer(steps=100)
     train, held = trainer._split(len(digits), seed=0)
     assert sorted(train + held) == list(range(len(digits)))

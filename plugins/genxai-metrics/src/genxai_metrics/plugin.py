@@ -10,4 +10,11 @@ from genxai_core import Component, hookimpl
 @hookimpl
 def genxai_components() -> Iterable[Component]:
     """Return this distribution's components."""
-    return []
+    return [
+        Component(
+            "metric",
+            "kid",
+            "genxai_metrics.kid:KID",
+            "kernel distance of real and generated images on a model's features, unbiased, with its error",
+        ),
+    ]
