@@ -100,9 +100,8 @@ class Explanation:
     def _write_values(folder: Path, type_name: str, values: Mapping[str, Any]) -> None:
         tree, tensors = storage.pack(values)
         storage.write_tensors(folder / "arrays.safetensors", tensors)
-        storage.write_json(
-            folder / "explanation.json", {"format": FORMAT, "type": f"explanation/{type_name}", "fields": tree}
-        )
+        head = {"format": FORMAT, "type": f"explanation/{type_name}", "fields": tree}
+        storage.write_json(folder / "explanation.json", head, sort=False)
 
     @staticmethod
     def load(path: Path | str) -> Explanation:

@@ -180,7 +180,7 @@ def save_result(result: Any, path: Path | str) -> Path:
     """
     path = Path(path)
     with storage.directory(path) as folder:
-        storage.write_json(folder / "result.json", {"format": FORMAT, **_write(result, folder)})
+        storage.write_json(folder / "result.json", {"format": FORMAT, **_write(result, folder)}, sort=False)
     return path
 
 

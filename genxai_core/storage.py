@@ -100,8 +100,6 @@ def load_weights(path: Path | str) -> dict[str, torch.Tensor]:
     StorageError
         If the file is missing, damaged, holds anything but tensors and plain values, or holds no weights.
     """
-    import pickle
-
     import torch
 
     path = Path(path)
@@ -111,7 +109,7 @@ def load_weights(path: Path | str) -> dict[str, torch.Tensor]:
         return read_tensors(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # a damaged file makes the restricted unpickler fail in every way there is
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StorageError(
             f"{path}: refused: it is damaged, or holds more than tensors ({reason}); "
@@ -120,7 +118,8 @@ def load_weights(path: Path | str) -> dict[str, torch.Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not loaded or not all(torch.is_tensor(v) for v in loaded.values()):
+    named = isinstance(loaded, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in loaded.items())
+    if not named or not loaded:
         raise StorageError(f"{path}: holds no state_dict (a mapping from names to tensors)")
     return dict(loaded)
 
@@ -148,12 +147,20 @@ def _pack(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:
     import torch
 
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        try:
+            value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+        except TypeError:
+            raise StorageError(f"{place or 'value'}: an array of {value.dtype} cannot be saved; use numbers") from None
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.dtype == torch.complex128:
+            kind = f"{value.dtype} tensor" if value.layout == torch.strided else f"{value.layout} tensor"
+            raise StorageError(f"{place or 'value'}: a {kind} cannot be saved; convert it")
         key = place or "value"
-        tensors[key] = value.detach().cpu().contiguous().clone()
+        while key in tensors or key == "__metadata__":  # {"a.b": …, "a": {"b": …}}, and safetensors' own key
+            key += "'"
+        tensors[key] = value.detach().cpu().resolve_conj().resolve_neg().contiguous().clone()
         return {"$tensor": key}
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -198,9 +205,9 @@ def unpack(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 # -- writing ----------------------------------------------------------------------------------------------------
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, *, sort: bool = True) -> str:
     """Return JSON as genxai writes it: sorted keys, two spaces, a final newline. NaN is refused."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(value, indent=2, sort_keys=sort, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -221,9 +228,9 @@ def write_text(path: Path | str, text: str) -> None:
     _sync(path.parent)
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON crash-safely."""
-    write_text(path, json_text(value))
+def write_json(path: Path | str, value: Any, *, sort: bool = True) -> None:
+    """Write JSON crash-safely. What `pack` returned is written with ``sort=False``: the order of keys is part of it."""
+    write_text(path, json_text(value, sort=sort))
 
 
 def write_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -240,8 +247,15 @@ def directory(target: Path | str) -> Iterator[Path]:
     Yields a temporary directory beside the target. When the block ends, all files are flushed to disk, `HASHES` is
     written last, and the directory is renamed into place; a previous one stays until the new one is complete. If the
     block raises, the target is as it was.
+
+    Raises
+    ------
+    StorageError
+        If the target holds something that genxai did not write: it is not replaced.
     """
     target = Path(target)
+    if target.exists() and not (target / HASHES).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise StorageError(f"{target}: holds something that genxai did not write; choose another folder, or delete it")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
@@ -254,8 +268,13 @@ def directory(target: Path | str) -> Iterator[Path]:
         verify(temporary)
         previous = target.with_name(f".{target.name}.old-{os.getpid()}")
         if target.exists():
+            shutil.rmtree(previous, ignore_errors=True)  # what an interrupted process of this number left
             target.rename(previous)
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except BaseException:
+            recover(target)
+            raise
         _sync(target.parent)
         shutil.rmtree(previous, ignore_errors=True)
     finally:
@@ -298,6 +317,8 @@ def verify(path: Path | str) -> dict[str, str]:
     if not (path / HASHES).is_file():
         raise StorageError(f"{path}: not a complete genxai directory ({HASHES} is missing)")
     recorded: dict[str, str] = read_json(path / HASHES)
+    if not isinstance(recorded, dict):
+        raise StorageError(f"{path / HASHES}: damaged; delete {path} and run again")
     actual = hashes(path)
     for name in sorted(set(recorded) | set(actual)):
         if recorded.get(name) != actual.get(name):

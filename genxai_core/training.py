@@ -202,7 +202,7 @@ class Loop:
         )
         with storage.directory(self._folder) as folder:
             storage.write_tensors(folder / "checkpoint.safetensors", tensors)
-            storage.write_json(folder / "checkpoint.json", tree)
+            storage.write_json(folder / "checkpoint.json", tree, sort=False)
         self._good = self._step
 
     def _resume(self) -> None:
