@@ -8,8 +8,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+
+from .errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +29,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's palette."""
 
 INK = "#333333"
+FRAME = "#BBBBBB"
+NOT_FINITE = "#777777"
+
+_NOT_SERIES = ("step", "seconds")
+_TILE = 1.05
+_GAP = 0.07
+_LINE = 0.19
+"""Inches: a map's side, the space between two, and the height of a line of text."""
 
 
 def to_pixels(images: Tensor, value_range: tuple[float, float]) -> np.ndarray:
@@ -32,6 +46,9 @@ def to_pixels(images: Tensor, value_range: tuple[float, float]) -> np.ndarray:
     if scaled.shape[1] < 3:
         scaled = scaled[:, :1].repeat(1, 3, 1, 1)
     return np.asarray(scaled[:, :3].permute(0, 2, 3, 1).numpy())
+
+
+# -- pictures of images -----------------------------------------------------------------------------------------
 
 
 def image_grid(
@@ -49,91 +66,271 @@ def image_grid(
     images
         ``[N, C, H, W]`` in ``value_range``.
     labels
-        One text per image.
+        One text per image; left out above 64 images.
     title
         Above the grid.
     columns
-        Images per row; 0 chooses up to 16.
+        Images per row; 0 chooses up to 8.
+
+    Raises
+    ------
+    InputError
+        If there are no images.
     """
     pixels = to_pixels(images, value_range)
     n, height, width, _ = pixels.shape
-    columns = columns or min(16, max(1, n))
-    rows = -(-n // columns)
-    labelled = labels is not None and n <= 64
-    size = 0.62 if labelled else 0.55
-    figure = Figure(figsize=(columns * size + 0.1, rows * (size * height / width + (0.22 if labelled else 0)) + 0.35))
-    axes = np.atleast_2d(figure.subplots(rows, columns, squeeze=False))
-    for i, axis in enumerate(axes.flat):
-        axis.set_axis_off()
-        if i < n:
-            axis.imshow(pixels[i], interpolation="nearest")
-            if labelled and labels is not None:
-                axis.set_title(labels[i], fontsize=6.5, pad=1.5, color=INK)
-    top = 1 - 0.3 / figure.get_figheight() if title else 0.995
-    figure.subplots_adjust(0.005, 0.005, 0.995, top, wspace=0.06, hspace=0.3 if labelled else 0.06)
-    if title:
-        figure.suptitle(title, fontsize=9, color=INK, y=0.995, va="top")
+    if n == 0:
+        raise InputError("there are no images to draw")
+    columns = columns or min(8, n)
+    shown = labels if labels is not None and n <= 64 else None
+    wide = min(1.1, max(0.6, 5.0 / columns))
+    high = wide * height / width
+    pitch = high + (_LINE if shown is not None else 0.04)
+    top = 0.3 if title else 0.02
+    figure, canvas = _canvas(columns * (wide + 0.04), top + -(-n // columns) * pitch, title)
+    for i in range(n):
+        x, y = (i % columns) * (wide + 0.04) + 0.02, top + (i // columns) * pitch
+        _tile(canvas, pixels[i], x, y, wide, high)
+        if shown is not None:
+            text = _shorten(shown[i], int(wide * 13))
+            _write(canvas, text, x + wide / 2, y + high + 0.02)
     return figure
 
 
 def attribution_figure(attribution: Attribution, *, n: int = 8, title: str = "") -> Figure:
-    """Draw images above their signed maps. Each map has its own scale, symmetric about zero and written below it."""
-    n = min(n, len(attribution))
-    maps = attribution.maps[:n].detach().float()
-    maps = maps.sum(1) if maps.ndim == 4 else maps
-    values = maps.numpy()
-    with_images = attribution.images is not None
-    rows = 2 if with_images else 1
-    figure = Figure(figsize=(n * 1.05 + 0.75, rows * 1.05 + 0.75))
-    axes = figure.subplots(rows, n, squeeze=False)
-    if with_images and attribution.images is not None:
-        pixels = to_pixels(attribution.images[:n], attribution.value_range)
+    """Draw the first n images above their signed maps; see `attribution_rows`."""
+    return attribution_rows({"": attribution}, n=n, title=title)
+
+
+def attribution_rows(attributions: Mapping[str, Attribution], *, n: int = 8, title: str = "") -> Figure:
+    """Draw images once, and below them one row of signed maps per attribution of these images.
+
+    Each map has its own scale, symmetric about zero, so white is zero and equal strength for and against have equal
+    contrast; the largest magnitude is written below the map. Maps per channel are summed over the channels.
+
+    Parameters
+    ----------
+    attributions
+        By the name that stands at the left of their row, all for the same images. One without a name has no margin.
+    n
+        How many images.
+    title
+        Above everything.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw.
+    """
+    first = next(iter(attributions.values()), None)
+    if first is None or len(first) == 0 or n < 1:
+        raise InputError("there are no maps to draw")
+    n = min(n, *(len(a) for a in attributions.values()))
+    high = _TILE * first.maps.shape[-2] / first.maps.shape[-1]
+    left = 1.3 if any(attributions) else 0.03
+    logits = [_logits(a, n) for a in attributions.values()]
+    shared = first.images is not None and all(row == logits[0] for row in logits)
+    lines = 1 if shared or not any(logits) else 2
+    pitch = high + lines * 0.15 + (0.1 if len(attributions) > 1 else 0.04)
+    width = left + n * (_TILE + _GAP) + 0.75
+    top = (0.32 if title else 0.04) + (_LINE if shared and logits[0] else 0)
+    maps_top = top + (high + _GAP if first.images is not None else 0)
+    figure, canvas = _canvas(width, maps_top + len(attributions) * pitch, title)
+
+    def at(i: int) -> float:
+        return left + i * (_TILE + _GAP)
+
+    if first.images is not None:
+        pixels = to_pixels(first.images[:n], first.value_range)
         for i in range(n):
-            axes[0, i].imshow(pixels[i], interpolation="nearest")
-            if attribution.logits is not None:
-                axes[0, i].set_title(f"logit {float(attribution.logits[i]):+.2f}", fontsize=7, pad=2, color=INK)
-    drawn = None
-    for i in range(n):
-        limit = float(np.abs(values[i]).max()) or 1.0
-        drawn = axes[-1, i].imshow(values[i] / limit, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
-        axes[-1, i].set_xlabel(f"±{limit:.2g}", fontsize=7, labelpad=2, color=INK)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_color("#BBBBBB")
-    height = figure.get_figheight()
-    figure.subplots_adjust(0.01, 0.24 / height, 1 - 0.72 / figure.get_figwidth(), 1 - 0.45 / height, wspace=0.08, hspace=0.06)
-    if drawn is not None:
-        box = axes[-1, -1].get_position()
-        bar = figure.colorbar(drawn, cax=figure.add_axes((box.x1 + 0.012, box.y0, 0.012, box.height)), ticks=[-1, 0, 1])
-        bar.ax.set_yticklabels(["against", "0", "for"], fontsize=7, color=INK)
-        bar.outline.set_visible(False)
-    figure.suptitle(title, fontsize=9, color=INK, y=0.99, va="top")
+            _tile(canvas, pixels[i], at(i), top, _TILE, high)
+            if shared and logits[0]:
+                _write(canvas, f"logit {logits[0][i]}", at(i) + _TILE / 2, top - _LINE + 0.025)
+    for row, (name, attribution) in enumerate(attributions.items()):
+        y = maps_top + row * pitch
+        if name:
+            text = _wrap(name, 17)
+            _write(canvas, text, left - 0.1, y + high / 2, size=8, across="right", down="center")
+        for i, values in enumerate(_planes(attribution, n)):
+            finite = np.abs(values[np.isfinite(values)])
+            limit = float(finite.max()) if finite.size else 0.0
+            _tile(canvas, values / (limit or 1.0), at(i), y, _TILE, high, cmap=_diverging(), vmin=-1, vmax=1)
+            scale = f"±{_number(limit)}" if limit else "all zero"
+            scale = scale if finite.size == values.size else "not finite"
+            text = scale if shared or not logits[row] else f"{scale}\nlogit {logits[row][i]}"
+            _write(canvas, text, at(i) + _TILE / 2, y + high + 0.025)
+    _colour_bar(figure, at(n) + 0.03, maps_top, min(high, 1.4))
     return figure
+
+
+def _planes(attribution: Attribution, n: int) -> np.ndarray:
+    maps = attribution.maps[:n].detach().cpu().float()
+    return np.asarray((maps.sum(1) if maps.ndim == 4 else maps).numpy())
+
+
+def _logits(attribution: Attribution, n: int) -> list[str]:
+    return [] if attribution.logits is None else [f"{float(v):+.2f}".replace("-", "−") for v in attribution.logits[:n]]
+
+
+def _number(value: float) -> str:
+    """Write two digits, without an exponent where the number is of everyday size."""
+    if 1e-4 <= value < 1e5:
+        return np.format_float_positional(value, 2, unique=False, fractional=False, trim="-").removesuffix(".")
+    return f"{value:.1e}"
+
+
+def _diverging() -> Any:
+    return mpl.colormaps[DIVERGING].with_extremes(bad=NOT_FINITE)
+
+
+def _colour_bar(figure: Figure, x: float, y: float, high: float) -> None:
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((x / width, 1 - (y + high) / height, 0.1 / width, high / height))
+    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), _diverging()), cax=axes, ticks=[-1, 0, 1])
+    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=8, color=INK)
+    bar.ax.tick_params(length=2, color=FRAME)
+    bar.outline.set_edgecolor(FRAME)
+    bar.outline.set_linewidth(0.6)
+
+
+# -- a drawing surface in inches --------------------------------------------------------------------------------
+
+
+def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """Return a figure with one set of axes whose unit is the inch, y downwards: one artist per tile, no subplots."""
+    figure = Figure(figsize=(width, height), facecolor="white")
+    canvas = figure.add_axes((0, 0, 1, 1))
+    canvas.set_axis_off()
+    canvas.set_xlim(0, width)
+    canvas.set_ylim(height, 0)
+    if title:
+        _write(canvas, title, width / 2, 0.05, size=9.5)
+    return figure, canvas
+
+
+def _tile(canvas: Axes, values: np.ndarray, x: float, y: float, wide: float, high: float, **colours: Any) -> None:
+    # Few pixels are shown as the squares that they are; many are averaged down, since "nearest" would drop some.
+    interpolation = "nearest" if max(values.shape[:2]) <= 64 else "antialiased"
+    extent = (x, x + wide, y + high, y)
+    canvas.imshow(values, extent=extent, aspect="auto", interpolation=interpolation, **colours)
+    frame = mpl.patches.Rectangle((x, y), wide, high, fill=False, edgecolor=FRAME, linewidth=0.5)
+    canvas.add_patch(frame)
+
+
+def _write(
+    canvas: Axes, text: str, x: float, y: float, *, size: float = 7.5, across: str = "center", down: str = "top"
+) -> None:
+    canvas.text(x, y, text, ha=across, va=down, fontsize=size, color=INK, parse_math=False)
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: max(1, length - 1)] + "…"
+
+
+def _wrap(name: str, length: int) -> str:
+    """Break a name after ``_``, ``-`` or a blank, else where it is full; at most three lines."""
+    lines = [""]
+    for part in name.replace("_", "_\0").replace("-", "-\0").replace(" ", " \0").split("\0"):
+        if len(lines[-1]) + len(part) > length and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(_shorten(line.strip(), length) for line in lines[:3])
+
+
+# -- training ---------------------------------------------------------------------------------------------------
 
 
 def curves(history: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
-    """Draw every series of a training history over its steps, thin as measured and bold as a running mean."""
-    steps = np.asarray(history.get("step", range(len(next(iter(history.values()))))), dtype=float)
-    figure = Figure(figsize=(6.4, 2.6))
+    """Draw every series of a training history over its steps, thin as measured and bold as a running mean.
+
+    Raises
+    ------
+    InputError
+        If the history holds no series.
+    """
+    figure = Figure(figsize=(6.4, 2.8), facecolor="white")
     axis = figure.subplots()
-    series = {k: np.asarray(v, dtype=float) for k, v in history.items() if k not in ("step", "seconds")}
-    for colour, (name, values) in zip(COLOURS * 4, series.items()):
-        window = max(1, len(values) // 25)
-        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-        axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
-        axis.plot(steps[window - 1 :], smooth, color=colour, linewidth=1.6, label=name.replace("_", " "))
-    axis.set_xlabel("step", fontsize=8, color=INK)
-    axis.tick_params(labelsize=7, colors=INK)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    axis.grid(alpha=0.25, linewidth=0.5)
-    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    names = _series(history)
+    for colour, name in zip(COLOURS * (1 + len(names) // len(COLOURS)), names):
+        _curve(axis, history, name, colour, label=name)
+    _style(axis)
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     if title:
-        axis.set_title(title, fontsize=9, color=INK)
+        axis.set_title(title, fontsize=9.5, color=INK, parse_math=False)
     figure.tight_layout()
     return figure
+
+
+def curves_compared(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draw several trainings: one panel per series, in it one line per training that has it, on one scale.
+
+    Parameters
+    ----------
+    histories
+        By the name of the training.
+
+    Raises
+    ------
+    InputError
+        If they hold no series.
+    """
+    names = list(dict.fromkeys(name for history in histories.values() for name in _series(history)))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.3 * columns, 2.4 * rows + 0.35), facecolor="white")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, name in zip(panels, names):
+        for colour, (label, history) in zip(COLOURS * len(histories), histories.items()):
+            if name in history:
+                _curve(axis, history, name, colour, label=label)
+        _style(axis)
+        axis.set_title(_shorten(_words(name), 40), fontsize=9, color=INK)
+    for axis in panels:  # the iterator goes on where zip stopped
+        axis.set_axis_off()
+    lines = [mpl.lines.Line2D([], [], color=c, linewidth=2) for c, _ in zip(COLOURS * len(histories), histories)]
+    labels = [_shorten(_literal(label), 30) for label in histories]
+    figure.legend(lines, labels, loc="lower center", ncols=min(4, len(labels)), fontsize=8.5, frameon=False)
+    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+    return figure
+
+
+def _series(history: Mapping[str, Sequence[float]]) -> list[str]:
+    names = [name for name, values in history.items() if name not in _NOT_SERIES and len(values)]
+    if not names:
+        raise InputError("the history holds no series to draw")
+    return names
+
+
+def _curve(axis: Axes, history: Mapping[str, Sequence[float]], name: str, colour: str, *, label: str) -> None:
+    values = np.asarray(history[name], dtype=float)
+    steps = np.asarray(history.get("step", range(len(values))), dtype=float)
+    window = max(1, len(values) // 25)
+    smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+    marker = "o" if len(values) == 1 else None
+    axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
+    axis.plot(steps[window - 1 :], smooth, color=colour, linewidth=1.7, marker=marker, label=_words(label))
+
+
+def _words(name: str) -> str:
+    return _literal(name.replace("_", " "))
+
+
+def _literal(text: str) -> str:
+    """Keep matplotlib from reading ``$…$`` in a name as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _style(axis: Axes) -> None:
+    axis.set_xlabel("step", fontsize=8, color=INK)
+    axis.tick_params(labelsize=8, colors=INK)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axis.spines[side].set_color(FRAME)
+    axis.grid(alpha=0.25, linewidth=0.5)
+
+
+# -- out --------------------------------------------------------------------------------------------------------
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -143,9 +340,10 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def html(figure: Any, caption: str) -> str:
+def html(figure: Figure | None, caption: str) -> str:
     """Return a figure and a caption as HTML for a notebook."""
-    text = f"<p>{html_text.escape(caption)}</p>"
+    text = html_text.escape(caption)
     if figure is None:
-        return text
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png(figure)).decode()}"/>{text}'
+        return f"<p>{text}</p>"
+    source = base64.b64encode(png(figure)).decode()
+    return f'<img alt="{text}" src="data:image/png;base64,{source}"/><p>{text}</p>'
