@@ -64,7 +64,7 @@ class Component:
             raise BadComponent(f"component name {self.name!r} is not kebab-case (such as 'integrated-gradients')")
         if not isinstance(self.target, str) or not _TARGET.fullmatch(self.target):
             raise BadComponent(f"{self.full_name}: target {self.target!r} is not 'package.module:Attribute'")
-        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
+        if not isinstance(self.summary, str) or not self.summary.strip() or self.summary.splitlines() != [self.summary]:
             raise BadComponent(f"{self.full_name}: summary must be one line that is not empty")
 
     @property

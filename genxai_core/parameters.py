@@ -120,8 +120,7 @@ def _typed(
     place: str,
     unknown_values: Callable[[Any], bool],
 ) -> Any:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from pydantic.errors import PydanticUserError
+    from pydantic import ValidationError
 
     annotation = parameter.annotation
     if annotation is EMPTY or _contains(value, unknown_values):
@@ -130,21 +129,51 @@ def _typed(
         function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
         try:
             annotation = eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307 - the plugin's own source
-        except NameError:
+        except (NameError, AttributeError):
             return value  # a name that exists for type checkers only (such as Tensor): the constructor will see
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:
-        adapter = TypeAdapter(annotation)
+    refused = BadParameter(f"{place}: {_shown(value)} does not fit {_spell(parameter.annotation)}")
+    adapter = _adapter(annotation)
+    if adapter is None:
+        if not _is_instance(value, annotation):
+            raise refused
+        return value
     try:
         if _is_literal(value):  # JSON's strict rules: a list may become a tuple and a string a Path, "3" never an int
             return adapter.validate_json(json.dumps(value), strict=True)
         adapter.validate_python(value, strict=True)
         return value
     except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
-        raise BadParameter(f"{place}: {shown} does not fit {_spell(parameter.annotation)} ({problem})") from None
+        problem = error.errors()[0]
+        if problem["type"] == "needs_python_object":  # a literal where an object is wanted: pydantic speaks of itself
+            raise refused from None
+        raise BadParameter(f"{refused} ({problem['msg']})") from None
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def _adapter(annotation: Any) -> Any:
+    """Return pydantic's validator; None where it cannot read the annotation, such as a dataclass of tensors."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    for config in (ConfigDict(arbitrary_types_allowed=True), None):
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=config)
+            adapter.rebuild(raise_errors=True)
+        except (PydanticUserError, NameError):
+            continue
+        return adapter
+    return None
+
+
+def _is_instance(value: Any, annotation: Any) -> bool:
+    try:
+        return isinstance(value, annotation)
+    except TypeError:  # such as list[Samples]: the constructor will see
+        return True
 
 
 def _is_literal(value: Any) -> bool:
