@@ -128,6 +128,29 @@ def test_maps_are_not_clipped_and_not_scaled(make_dcgan, images):
     assert len({round(float(v), 5) for v in once.flatten(1).amax(1)}) == 5
 
 
+class Head(gx.Discriminator):
+    """Activations are the image's two channels; each position has its own weight."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.layer, self.weight = nn.Identity(), nn.Parameter(weight)
+
+    def forward(self, images):
+        return (self.layer(images) * self.weight).sum((1, 2, 3))[:, None]
+
+
+def test_gradcam_is_exact_under_global_pooling_and_not_under_weights_by_position():
+    images = torch.rand(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    pooled = Head(torch.tensor([1.5, -2.0])[:, None, None].expand(2, 4, 4).clone())
+    torch.testing.assert_close(Cam().explain(pooled, images).maps, (images * pooled.weight).sum(1).detach())
+    weight = torch.zeros(2, 4, 4)
+    weight[0, 0, 0], weight[0, 3, 3] = 3.0, -1.0  # the mean is positive, so Grad-CAM has (3, 3) speak for the target
+    maps = Cam().explain(Head(weight), torch.ones(1, 2, 4, 4)).maps
+    torch.testing.assert_close(maps, torch.full((1, 4, 4), 2 / 16))
+    layercam = Cam("layercam").explain(Head(weight), torch.ones(1, 2, 4, 4)).maps
+    torch.testing.assert_close(layercam, weight.clamp(min=0).sum(0)[None])
+
+
 # -- the layer ----------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +199,7 @@ def odd():
     [
         ("act", "it runs 2 times in one forward pass"),
         ("spare", "takes no part in the forward pass"),
-        ("head", r"not a map \[N, C, H, W\]"),
+        ("head", r"its output is \[N, 1\], not a map \[N, C, H, W\]"),
         ("aside", "the logit does not depend on it"),
     ],
 )

@@ -15,8 +15,6 @@ from genxai_core.errors import ExplainerError, InputError
 from .layers import Layer, find, recording
 from .logits import logit
 
-Method = Literal["gradcam", "layercam", "eigencam"]
-
 FORMULAS: dict[str, Any] = {"gradcam": GradCAM, "layercam": LayerCAM, "eigencam": EigenCAM}
 
 
@@ -47,16 +45,16 @@ class Cam(Explainer):
     References
     ----------
     R. Selvaraju et al., "Grad-CAM", ICCV 2017 (arXiv:1610.02391), eq. 1-2. P.-T. Jiang et al., "LayerCAM", IEEE TIP
-    2021, eq. 6-7. M. Muhammad, M. Yeasin, "Eigen-CAM", IJCNN 2020 (arXiv:2008.00299); activations are centred first,
+    2021. M. Muhammad, M. Yeasin, "Eigen-CAM", IJCNN 2020 (arXiv:2008.00299); activations are centred first,
     as in pytorch-grad-cam.
     """
 
     explains, accepts, returns = "discriminator", "images", Attribution
 
-    def __init__(self, method: Method = "gradcam", layer: str = "auto") -> None:
+    def __init__(self, method: Literal["gradcam", "layercam", "eigencam"] = "gradcam", layer: str = "auto") -> None:
         if method not in FORMULAS:
             raise ValueError(f"method {method!r} is not one of {', '.join(FORMULAS)}")
-        self.method: Method = method
+        self.method = method
         self.layer = layer
         # Given the explainee, the library would put it into eval mode, hook it and overwrite its gradients. It gets a
         # stand-in (any module with a parameter, here one that draws no random numbers) and is asked for its formula.

@@ -49,7 +49,12 @@ class IntegratedGradients(Explainer):
 
     explains, accepts, returns = "discriminator", "images", Attribution
 
-    def __init__(self, steps: int = 64, method: Quadrature = "gausslegendre", baseline: Baseline = "mid") -> None:
+    def __init__(
+        self,
+        steps: int = 64,
+        method: Literal["gausslegendre", "riemann_middle"] = "gausslegendre",
+        baseline: Literal["low", "mid", "mean", "blur"] = "mid",
+    ) -> None:
         if steps < 2:
             raise ValueError(f"steps {steps} must be at least 2")
         if method not in get_args(Quadrature):

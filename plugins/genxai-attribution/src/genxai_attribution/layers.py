@@ -39,10 +39,8 @@ class Layer:
 
     @property
     def resolution(self) -> str:
-        """``"4x4"``, or the whole shape where it is not ``[N, C, H, W]``."""
-        if self.shape is None:
-            return "no tensor"
-        return "x".join(map(str, self.shape[2:] if len(self.shape) == 4 else self.shape))
+        """``"4x4"``; empty where the output is not ``[N, C, H, W]``."""
+        return "x".join(map(str, self.shape[2:])) if self.shape is not None and len(self.shape) == 4 else ""
 
     @property
     def usable(self) -> bool:
@@ -90,7 +88,8 @@ def find(model: nn.Module, images: Tensor, wanted: str) -> Layer:
     elif layer.calls > 1:
         reason = f"it runs {layer.calls} times in one forward pass, so it has no single map"
     elif layer.shape is None or len(layer.shape) != 4:
-        reason = f"its output ({layer.resolution}) is not a map [N, C, H, W]"
+        output = "not a tensor" if layer.shape is None else f"[N, {', '.join(map(str, layer.shape[1:]))}]"
+        reason = f"its output is {output}, not a map [N, C, H, W]"
     elif not layer.usable:
         reason = "its map is 1x1: one value for the whole image, which says nothing of where"
     else:
