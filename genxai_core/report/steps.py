@@ -167,7 +167,8 @@ def _describe(step: Step) -> None:
         for key, value in notes.items() if isinstance(notes, Mapping) else ():
             step.notes.add(str(key).replace("_", " "), value)
         if isinstance(result, GenericExplanation):
-            step.problem = f"No installed plugin knows the result type {clip(result.original_type, 100)!r}: only its fields are shown."
+            kind = clip(result.original_type, 100)
+            step.problem = f"No installed plugin knows the result type {kind!r}: only its fields are shown."
             for key, value in result.values.items():
                 step.facts.add(key, value)
 
@@ -214,7 +215,7 @@ def maps_caption(results: Iterable[Attribution]) -> str:
 def _stored_pictures(step: Step, folder: Path) -> None:
     """Fall back on the pictures that the run left, where its result cannot be drawn."""
     for path in sorted((folder / "figures").glob("*.png")):
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > 20_000_000:
+        if path.resolve().parent != folder / "figures" or not path.is_file() or path.stat().st_size > 20_000_000:
             step.warnings.append(f"The stored picture {clip(path.name, 100)} was not opened: a link, or too large.")
             continue
         name = clip(path.stem, 100) or "picture"
