@@ -135,6 +135,8 @@ def _find(root: Path) -> list[Path]:
                 continue
             if not file.resolve().is_relative_to(inside):
                 raise InputError(f"{file}: this link leads out of {root}; put the image itself there")
+            if not file.is_file():  # a pipe would be waited for
+                raise InputError(f"{file}: not a regular file; remove it")
             found.append(file)
     if not found:
         raise InputError(f"root {root}: no image in it; these count: {', '.join(sorted(SUFFIXES))}")

@@ -48,7 +48,7 @@ ABSENT = -1.0
 """The value of a factor that does not apply: objects that are not there, the horizon of a plain background."""
 
 _FIRST_OBJECT = FACTORS.index("shape_1")
-_CANDIDATES = 16
+_CANDIDATES = 40
 _EXTENT = 1.14
 """How far the corners of a shape may lie from its centre, in radii: every object is wholly inside the image."""
 
@@ -150,15 +150,18 @@ def problem(row: np.ndarray) -> str:
     if not np.isfinite(row).all():
         return "values must be finite"
     named = dict(zip(FACTORS, row.tolist()))
+    objects = range(1, min(int(named["count"]), MAX_OBJECTS) + 1)
     choices = {"count": range(1, MAX_OBJECTS + 1), "background": range(len(BACKGROUNDS)), "tone": range(TONES)}
-    for j in range(1, min(int(named["count"]), MAX_OBJECTS) + 1):
+    for j in objects:
         choices |= {f"shape_{j}": range(len(SHAPES)), f"colour_{j}": range(len(COLOURS))}
-        if not 0 < named[f"size_{j}"] <= 1:
-            return f"size_{j} is {named[f'size_{j}']:g}; a radius is above 0 and at most 1 image width"
     for name, allowed in choices.items():
         if named[name] not in allowed:
             return f"{name} is {named[name]:g}; it must be a whole number from {allowed[0]} to {allowed[-1]}"
+    for j in objects:
+        if not 0 < named[f"size_{j}"] <= 1:
+            return f"size_{j} is {named[f'size_{j}']:g}; a radius is above 0 and at most 1 image width"
     for name in SETTINGS[BACKGROUNDS[int(named["background"])]]:
-        if named[name] < 0 or (name == "period" and named[name] < 0.01):
-            return f"{name} is {named[name]:g}; this background needs it, see the range in the documentation"
+        smallest = 0.01 if name == "period" else 0
+        if named[name] < smallest:
+            return f"{name} is {named[name]:g}; this background needs it to be at least {smallest:g}"
     return ""

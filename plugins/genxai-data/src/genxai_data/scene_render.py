@@ -144,20 +144,20 @@ Outline = Callable[[Plane, Plane], Plane]
 """Below 0 inside, about the distance to the edge near it, in units of the object's radius."""
 
 
-def _polygon_edges(x: Plane, y: Plane, count: int) -> list[Plane]:
-    """Return the coordinate along each edge's normal; the first normal points down, so that a corner is on top."""
-    turns = [2 * math.pi * k / count + math.pi / 2 for k in range(count)]
+def _along_normals(x: Plane, y: Plane, count: int, first: float) -> list[Plane]:
+    """Return the coordinates along the normals of a regular polygon's edges, from the one at angle ``first`` on."""
+    turns = [first + 2 * math.pi * k / count for k in range(count)]
     return [x * np.float32(math.cos(t)) + y * np.float32(math.sin(t)) for t in turns]
 
 
 def _triangle(x: Plane, y: Plane) -> Plane:
-    a, b, c = _polygon_edges(x, y, 3)
+    a, b, c = _along_normals(x, y, 3, math.pi / 2)
     return np.maximum(np.maximum(a, b), c) - np.float32(0.55)
 
 
 def _star(x: Plane, y: Plane) -> Plane:
     """Pentagram: the points that lie beyond at most one of the five edges of the pentagon inside it."""
-    edges = _polygon_edges(x, y, 5)
+    edges = _along_normals(x, y, 5, -math.pi / 2)
     highest, second = np.maximum(edges[0], edges[1]), np.minimum(edges[0], edges[1])
     for edge in edges[2:]:
         second = np.maximum(second, np.minimum(highest, edge))
