@@ -224,6 +224,19 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
         folder(tmp_path)
 
 
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_an_empty_class(pets, monkeypatch):
+    scandir = os.scandir
+
+    def denied(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)  # permissions bind no superuser, who may be running this
+    with pytest.raises(InputError, match="cat: cannot be read: Permission denied"):
+        folder(pets)
+
+
 def test_wrong_roots_and_parameters(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         folder(tmp_path / "missing")

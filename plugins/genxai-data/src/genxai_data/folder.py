@@ -31,7 +31,7 @@ class Folder(Dataset):
     Files ending in .png, .jpg, .jpeg, .bmp, .webp, .tif or .tiff (in any case) count, in the order of their paths;
     other files, names that begin with a dot, and subfolders without images do not. Every image is turned as its EXIF
     orientation says, laid on white where it is transparent, cropped to its central square, and resized with an
-    antialiased bicubic filter. Pixels of 16 bits are reduced to 8.
+    antialiased bicubic filter. Pixels of 16 bits are reduced to 8, and of several frames the first is taken.
 
     All images are decoded once when the dataset is made, so that a broken one is known by then and not in the middle
     of a training; after that they are read when asked for. An image with more pixels than Pillow's
@@ -122,7 +122,7 @@ def _find(root: Path) -> list[Path]:
         raise InputError(f"root {root}: no such folder")
     found: list[Path] = []
     inside = root.resolve()
-    for folder, subfolders, names in os.walk(root):
+    for folder, subfolders, names in os.walk(root, onerror=_refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in subfolders:
             if (Path(folder) / name).is_symlink():
@@ -149,6 +149,10 @@ def _find(root: Path) -> list[Path]:
     return sorted(found, key=lambda file: file.relative_to(root).parts)
 
 
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot be read: {error.strerror}; change its permissions") from None
+
+
 def _readable(root: Path, found: list[Path], max_broken: float) -> list[Path]:
     """Decode every image; return those that can be, or refuse."""
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
@@ -162,10 +166,8 @@ def _readable(root: Path, found: list[Path], max_broken: float) -> list[Path]:
     more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
     text = f"root {root}: {len(broken)} of {len(found)} images are broken: {named}{more}"
     if share > max_broken or len(broken) == len(found):
-        remedy = "mend or remove them" + (
-            f", or allow them to be skipped with max_broken: {np.ceil(share * 1000) / 1000:g}" if share < 1 else ""
-        )
-        raise InputError(f"{text}. {remedy[0].upper()}{remedy[1:]} (it is {max_broken:g})")
+        skip = f", or skip them with max_broken: {np.ceil(share * 1000) / 1000:g}" if share < 1 else ""
+        raise InputError(f"{text}. Mend or remove them{skip} (it is {max_broken:g})")
     warnings.warn(f"{text}. They are skipped, as max_broken {max_broken:g} allows", GenxaiWarning, stacklevel=4)
     bad = {file for file, _ in broken}
     return [file for file in found if file not in bad]
