@@ -150,12 +150,12 @@ def test_the_saliency_of_the_critic_is_its_gradient(critic, golden):
 @needs(WGAN_GP)
 def test_integrated_gradients_of_the_critic_add_up_to_its_score_difference(critic, golden):
     """Completeness: attributions sum to f(x) - f(baseline) (Sundararajan et al. 2017, proposition 1)."""
-    errors = []
+    errors, images = [], golden["out"][:4]
     for steps in (64, 1024):
-        result = _create("explainer/integrated-gradients", steps=steps).explain(critic, golden["out"])
+        result = _create("explainer/integrated-gradients", steps=steps).explain(critic, images)
         with torch.no_grad():
-            at_baseline = critic(result.baseline.expand_as(golden["out"]))[:, 0]
-        difference = golden["critic"][:, 0] - at_baseline
+            at_baseline = critic(result.baseline.expand_as(images))[:, 0]
+        difference = golden["critic"][:4, 0] - at_baseline
         errors.append((result.maps.flatten(1).sum(1) - difference).abs().max() / difference.abs().max())
     assert errors[0] < 0.03  # the kinks of LeakyReLU limit the quadrature: more steps, less error
     assert errors[1] < 0.003
