@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Index = int | slice | Sequence[int]
 
 PER_SAMPLE = ("images", "latents", "labels", "masks", "factors", "captions")
+MEANINGS = {"labels": "class_names", "masks": "concepts", "factors": "factor_names"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class Samples:
     Raises
     ------
     InputError
-        If a shape or a length does not fit.
+        If a type, a shape or a length does not fit.
     """
 
     images: Tensor
@@ -59,23 +61,38 @@ class Samples:
     factor_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        import torch
+
+        for name in ("images", *PER_SAMPLE[1:-1]):
+            value = getattr(self, name)
+            if not isinstance(value, torch.Tensor) and (value is not None or name == "images"):
+                raise InputError(f"{name} must be a torch.Tensor, not {type(value).__name__}; convert them")
         images = self.images
         if images.ndim != 4 or not images.is_floating_point():
             raise InputError(
                 f"images must be floating point [N, C, H, W], not {images.dtype} {list(images.shape)}; "
                 f"add the missing axis or convert them"
             )
-        low, high = self.value_range
+        low, high = map(float, self.value_range)
         if not low < high:
             raise InputError(f"value_range {self.value_range} is empty; give (smallest, largest), such as (-1.0, 1.0)")
+        object.__setattr__(self, "value_range", (low, high))  # a list, as files have it, would equal no model's range
+        for name in ("captions", *MEANINGS.values()):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in PER_SAMPLE[1:]:
             value = getattr(self, name)
             if value is not None and len(value) != len(images):
                 raise InputError(f"{name} has {len(value)} rows for {len(images)} images; give one row per image")
-        if self.masks is not None and self.masks.shape[2:] != images.shape[2:]:
+        if self.labels is not None and (self.labels.ndim != 1 or self.labels.is_floating_point()):
             raise InputError(
-                f"masks {list(self.masks.shape)} do not fit images {list(images.shape)}: "
-                f"give [N, concepts, H, W] at the images' size"
+                f"labels must be integers [N], not {self.labels.dtype} {list(self.labels.shape)}; "
+                f"give each image's index into class_names"
+            )
+        if self.masks is not None and (self.masks.dtype != torch.bool or self.masks.shape[2:] != images.shape[2:]):
+            raise InputError(
+                f"masks {self.masks.dtype} {list(self.masks.shape)} do not fit images {list(images.shape)}: "
+                f"give bool [N, concepts, H, W] at the images' size"
             )
 
     def __len__(self) -> int:
@@ -108,7 +125,7 @@ class Samples:
         Raises
         ------
         InputError
-            If there are none, or their value ranges or image shapes differ.
+            If there are none, or their value ranges, image shapes, or the meanings of what is joined differ.
         """
         import torch
 
@@ -129,6 +146,7 @@ class Samples:
             elif name == "captions":
                 joined[name] = tuple(text for value in values for text in value)
             else:
+                _agree(parts, name)
                 joined[name] = torch.cat(values)
         return replace(first, **joined)
 
@@ -157,18 +175,36 @@ class Samples:
         return html(self.plot(), f"{len(self)} samples of {self.image_shape}")
 
 
+def _agree(parts: Sequence[Samples], name: str) -> None:
+    """Refuse to join rows that mean different things: label 1 of (cat, dog) and label 1 of (red, blue)."""
+    found = {str(list(getattr(part, name).shape[1:])) for part in parts}
+    if len(found) == 1 and name in MEANINGS:
+        found = {str(getattr(part, MEANINGS[name])) for part in parts}
+    if len(found) > 1:
+        differ = " and ".join(sorted(found))
+        raise InputError(f"the samples' {name} differ in meaning ({differ}); bring them to one form or leave them out")
+
+
 def indices(index: Index, length: int) -> list[int]:
     """Resolve an index, slice or sequence against a length, with Python's rules.
 
     Raises
     ------
     InputError
-        If an index is out of range.
+        If an index is out of range, or is not an integer (a mask of booleans is not a list of indices).
     """
     if isinstance(index, slice):
         return list(range(*index.indices(length)))
-    wanted = [index] if isinstance(index, int) else [int(i) for i in index]
-    for i in wanted:
-        if not -length <= i < length:
-            raise InputError(f"index {i} is out of range for {length} samples")
-    return [i % length for i in wanted]
+    single = getattr(index, "ndim", None) == 0 or not hasattr(index, "__iter__")
+    rows: list[int] = []
+    for i in [index] if single else list(index):  # type: ignore[arg-type]
+        try:
+            if isinstance(i, bool) or "bool" in str(getattr(i, "dtype", "")):
+                raise TypeError
+            row = operator.index(i)  # type: ignore[arg-type]
+        except TypeError:
+            raise InputError(f"index {i!r} is not an integer; turn a mask into indices with mask.nonzero()") from None
+        if not -length <= row < length:
+            raise InputError(f"index {row} is out of range for {length} samples")
+        rows.append(row % length)
+    return rows
