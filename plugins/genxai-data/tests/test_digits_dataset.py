@@ -53,7 +53,8 @@ def test_the_order_is_fixed_and_goes_no_longer_by_writer():
     assert levels(native()[:20]) == levels(native()[:20])
     # the file repeats 0 1 2 … 9 writer by writer
     assert load_digits().target[:10].tolist() == list(range(10))
-    assert native()[:10].labels.tolist() != list(range(10))
+    assert native()[:12].labels.tolist() == [7, 5, 4, 6, 2, 2, 6, 7, 8, 2, 5, 9]
+    assert native("test")[:12].labels.tolist() == [6, 8, 5, 2, 4, 9, 3, 0, 6, 2, 5, 4]
 
 
 def bilinear(image, size):

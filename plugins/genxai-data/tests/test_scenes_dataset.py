@@ -39,6 +39,14 @@ def test_image_i_depends_on_seed_and_start_plus_i_only():
     assert not same(whole, Scenes(n=12, seed=5)[:])
 
 
+def test_the_scenes_of_a_seed_stay_the_same_from_version_to_version():
+    assert Scenes()[[0, 1, 1999]].captions == (
+        "a medium purple ring, a medium turquoise cross and a small orange square on a plain background",
+        "a small pink star on a gradient background",
+        "a small yellow ring in a landscape",
+    )
+
+
 def test_draws_touch_no_global_generator():
     torch.manual_seed(1)
     np.random.seed(1)
