@@ -24,14 +24,23 @@ def test_every_size_makes_images_and_judges_them(size, channels):
     assert discriminator.class_names == ("real",)
 
 
-def test_layers_go_from_four_pixels_to_half_the_image_with_halving_units():
-    generator = DCGANGenerator(size=64, width=8)
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
+def test_layers_go_from_four_pixels_to_half_the_image_with_halving_units(upsampling):
+    generator = DCGANGenerator(size=64, width=8, upsampling=upsampling)
     shapes, x = [], generator.sample_latents(1, seed=0)[:, :, None, None]
     for layer in generator.layers:
         x = layer(x)
         shapes.append(tuple(x.shape[1:]))
     assert shapes == [(64, 4, 4), (32, 8, 8), (16, 16, 16), (8, 32, 32)]
     assert generator.get_submodule("layers.0") is generator.layers[0]
+    assert torch.equal(torch.tanh(generator.to_image(x)), generator.sample(1, seed=0).images)
+
+
+def test_another_upsampling_is_refused():
+    with pytest.raises(ValueError, match="upsampling 'bicubic' is not one of transposed, nearest"):
+        DCGANGenerator(size=8, upsampling="bicubic")
+    with pytest.raises(BadParameter, match="upsampling"):
+        gx.create("generator/dcgan", size=8, upsampling="bicubic")
 
 
 def test_units_do_not_grow_beyond_eight_times_the_width():
@@ -84,8 +93,10 @@ def test_an_image_does_not_depend_on_its_neighbours_even_in_training():
     torch.testing.assert_close(discriminator(images)[0], discriminator(images_other)[0], rtol=0, atol=1e-6)
 
 
-def test_the_generator_is_differentiable_in_its_latents():
-    generator = DCGANGenerator(size=8, latents=5, width=4).double()
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
+def test_the_generator_is_differentiable_in_its_latents(upsampling):
+    torch.manual_seed(0)  # away from the kinks of the ReLUs
+    generator = DCGANGenerator(size=8, latents=5, width=4, upsampling=upsampling).double()
     latents = generator.sample_latents(2, seed=0).double().requires_grad_()
     assert torch.autograd.gradcheck(generator, (latents,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from genxai_core.errors import InputError
 SIZES = (8, 16, 32, 64, 128)
 """Image sizes in pixels: every layer doubles or halves, from 4×4 to the image."""
 
+Upsampling = Literal["transposed", "nearest"]
+
 
 def _widths(size: int, channels: int, width: int) -> list[int]:
     """Channels of the layers at size/2, size/4, …, 4: doubling, but not beyond eight times the first."""
@@ -22,6 +25,13 @@ def _widths(size: int, channels: int, width: int) -> list[int]:
     if channels < 1 or width < 1:
         raise ValueError(f"channels ({channels}) and width ({width}) must be at least 1")
     return [width * min(8, 2**i) for i in range(size.bit_length() - 3)]
+
+
+def _doubled(inside: int, outside: int, upsampling: Upsampling) -> nn.Module:
+    """Return a layer from ``[N, inside, H, W]`` to ``[N, outside, 2H, 2W]``."""
+    if upsampling == "transposed":
+        return nn.ConvTranspose2d(inside, outside, 4, stride=2, padding=1)
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inside, outside, 3, padding=1))
 
 
 class PixelNorm(nn.Module):
@@ -53,29 +63,34 @@ class DCGANGenerator(Generator):
         Numbers in a latent, each standard normal.
     width
         Units of the layer at size/2; each coarser layer has twice as many, up to eight times.
+    upsampling
+        How a layer doubles: ``transposed`` convolution 4×4 of stride 2, as in the paper, or ``nearest`` and convolution
+        3×3 (Odena et al., "Deconvolution and Checkerboard Artifacts", Distill 2016), which draws better digits and
+        takes two to four times as long.
 
     Raises
     ------
     ValueError
-        If the size is another one, or a number is not positive.
+        If the size or the upsampling is another one, or a number is not positive.
     """
 
     value_range = (-1.0, 1.0)
 
-    def __init__(self, size: int, channels: int = 1, latents: int = 64, width: int = 32) -> None:
+    def __init__(
+        self, size: int, channels: int = 1, latents: int = 64, width: int = 32, upsampling: Upsampling = "transposed"
+    ) -> None:
         super().__init__()
         if latents < 1:
             raise ValueError(f"latents ({latents}) must be at least 1")
+        if upsampling not in get_args(Upsampling):
+            raise ValueError(f"upsampling {upsampling!r} is not one of {', '.join(get_args(Upsampling))}")
         widths = _widths(size, channels, width)[::-1]
         self.latent_shape = (latents,)
         self.image_shape = (channels, size, size)
         first = nn.Sequential(nn.ConvTranspose2d(latents, widths[0], 4), PixelNorm(), nn.ReLU())
-        doubled = [
-            nn.Sequential(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), PixelNorm(), nn.ReLU())
-            for a, b in pairwise(widths)
-        ]
+        doubled = [nn.Sequential(_doubled(a, b, upsampling), PixelNorm(), nn.ReLU()) for a, b in pairwise(widths)]
         self.layers = nn.Sequential(first, *doubled)
-        self.to_image = nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1)
+        self.to_image = _doubled(widths[-1], channels, upsampling)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return images for latents ``[N, latents]``, differentiably.
@@ -92,7 +107,7 @@ class DCGANGenerator(Generator):
     def sample_latents(self, n: int, seed: int, start: int = 0) -> Tensor:
         """Draw ``[n, latents]`` on the model's device; latent i depends on ``(seed, start + i)`` only."""
         drawn = draws.normal(seed, range(start, start + n), self.latent_shape)
-        return drawn.to(self.to_image.weight.device)
+        return drawn.to(next(self.parameters()).device)
 
     @torch.no_grad()
     def sample(self, n: int, seed: int, labels: Tensor | None = None, start: int = 0) -> Samples:
