@@ -92,12 +92,15 @@ class PluginHost:
 
     def _add(self, module: Any, distribution: str, version: str, source: Path | None = None) -> Plugin:
         """Register a module's hooks and read its components; undo the registration if any of that fails."""
-        self._manager.register(module)
+        if self._manager.is_registered(module):
+            raise BadComponent(f"{getattr(module, '__name__', module)} is registered already, by another entry point")
         try:
+            self._manager.register(module)
             self._manager.check_pending()
             components = tuple(self._components(module))
         except BaseException:
-            self._manager.unregister(module)
+            if self._manager.is_registered(module):  # a hook with a wrong argument fails half-way through
+                self._manager.unregister(module)
             raise
         plugin = Plugin(distribution, version, components, source=source, module=module)
         self.plugins.append(plugin)
@@ -109,7 +112,10 @@ class PluginHost:
 
     def _components(self, module: Any) -> Iterator[Component]:
         seen: set[str] = set()
-        for batch in self._only("genxai_components", module)():
+        batches = self._only("genxai_components", module)()
+        if not batches and "genxai_components" in {c.name for c in self._manager.get_hookcallers(module) or ()}:
+            raise BadComponent("genxai_components returned None; let it return a list of Component")
+        for batch in batches:
             for component in batch:
                 if not isinstance(component, Component):
                     raise BadComponent(f"genxai_components returned {component!r}, which is not a Component")
@@ -137,7 +143,7 @@ class PluginHost:
         name = path.stem
         if not name.isidentifier():
             raise StorageError(f"--plugin {path}: the file's name must be a Python identifier; rename it")
-        if name in sys.modules or importlib.util.find_spec(name) is not None:
+        if not _is_free(name, path):
             raise StorageError(f"--plugin {path}: a module named {name!r} exists already; rename the file")
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
@@ -147,8 +153,10 @@ class PluginHost:
         try:
             spec.loader.exec_module(module)
             plugin = self._add(module, path.name, "file", source=path)
-        except Exception as error:
-            del sys.modules[name]
+        except BaseException as error:
+            sys.modules.pop(name, None)
+            if isinstance(error, KeyboardInterrupt | MemoryError):
+                raise
             raise PluginFailed(_failure(str(path), "file", error)) from error
         if not plugin.components:
             warnings.warn(f"--plugin {path} registers no component", GenxaiWarning, stacklevel=2)
@@ -170,7 +178,7 @@ class PluginHost:
         Returns
         -------
         list
-            What the plugins returned, flattened where they returned lists or tuples.
+            What the plugins returned, flattened where they returned lists, tuples or generators.
         """
         results: list[Any] = []
         for plugin in self.plugins:
@@ -178,7 +186,7 @@ class PluginHost:
                 continue
             try:
                 for value in self._only(hook, plugin.module)(**arguments):
-                    results.extend(value if isinstance(value, list | tuple) else [value])
+                    results.extend(list(value) if isinstance(value, list | tuple | Iterator) else [value])
             except Exception as error:
                 warnings.warn(
                     f"plugin {plugin.distribution} {plugin.version}: its hook {hook} failed and was skipped: "
@@ -194,6 +202,14 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _is_free(name: str, path: Path) -> bool:
+    """Whether a module of this name would hide none but the file itself."""
+    if name in sys.modules:
+        return False
+    found = importlib.util.find_spec(name)
+    return found is None or Path(str(found.origin)).resolve() == path
 
 
 def _failure(name: str, version: str, error: BaseException) -> str:

@@ -18,6 +18,7 @@ from . import registry, storage
 from .component import Spec
 from .errors import StorageError
 from .explanation import Explanation
+from .guard import guard
 from .interfaces import Dataset
 from .samples import Samples
 from .trained import Trained
@@ -218,7 +219,11 @@ def load_result(path: Path | str) -> Any:
     RegistryError
         If a component in it is not installed.
     """
-    path = Path(path)
+    with guard():  # building a model draws its first weights; the caller's random generators are left as they are
+        return _load(Path(path))
+
+
+def _load(path: Path) -> Any:
     storage.verify(path)
     head = storage.read_json(path / "result.json")
     if head.get("format") != FORMAT:

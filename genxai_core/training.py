@@ -143,8 +143,8 @@ class Loop:
 
     def _averaged(self, losses: Mapping[str, Tensor | float]) -> dict[str, float]:
         if self.runtime.processes == 1:
-            return {k: float(v) for k, v in losses.items()}
-        values = torch.tensor([float(v) for v in losses.values()], device=self.runtime.torch_device)
+            return {k: _number(v) for k, v in losses.items()}
+        values = torch.tensor([_number(v) for v in losses.values()], device=self.runtime.torch_device)
         self.runtime.average([values])
         return dict(zip(losses, values.tolist()))
 
@@ -222,6 +222,10 @@ class Loop:
         _set_random_state(state["random"])
         self.history, self._step = state["history"], state["step"]
         self._good = self._step
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _random_state() -> dict[str, Any]:

@@ -85,9 +85,9 @@ def run(
     Interrupted
         On Ctrl-C, with how to go on.
     """
-    return _Runner(plan, Path(out), Cache(Path(cache or caching.default_folder())), runtime or Runtime(), command).run(
-        report
-    )
+    runner = _Runner(plan, Path(out), Cache(Path(cache or caching.default_folder())), runtime or Runtime(), command)
+    with guard():  # without a model it restores the caller's random generators
+        return runner.run(report)
 
 
 class _Runner:
@@ -176,17 +176,16 @@ class _Runner:
         return self.cache.store(key, result, seconds=time.perf_counter() - started, created=plugins)
 
     def _work(self, step: Planned, key: str) -> Any:
-        """Build the component and call its kind's verb. The caller's random generators are left as they are."""
+        """Build the component and call its kind's verb."""
         runtime = self.runtime.with_(seed=step.seed, checkpoints=self.cache.checkpoints(key))
         if not self._on_all(step):
             runtime = runtime.alone()
         place = self.plan.source.document.place("steps", step.name, "with")
-        with guard():
-            runtime.seed_global()
-            params = references.replace(dict(step.params), self._value)
-            call = references.replace(dict(step.call), self._value)
-            component = registry.default().create(step.provided_name, where=place, params=params)
-            return VERBS[step.kind](component, call, runtime)
+        params = references.replace(dict(step.params), self._value)
+        call = references.replace(dict(step.call), self._value)
+        runtime.seed_global()
+        component = registry.default().create(step.provided_name, where=place, params=params)
+        return VERBS[step.kind](component, call, runtime)
 
     def _value(self, reference: Reference) -> Any:
         """Return what a reference stands for; a model is the step's own copy, on the device of the run."""
