@@ -49,9 +49,9 @@ class AdversarialTrainer(Trainer):
     discriminator: Spec = DISCRIMINATOR
     steps: int = 600
     batch: int = 64
-    generator_lr: float = 2e-4
-    discriminator_lr: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
+    generator_lr: float = 2e-3
+    discriminator_lr: float = 2e-3
+    betas: tuple[float, float] = (0.0, 0.9)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "generator_lr", "discriminator_lr"):
