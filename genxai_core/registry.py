@@ -151,16 +151,22 @@ class Registry:
                 failed.__cause__ = plugin.error
                 return failed
         if entry is not None and (not distribution or provider == canonical(entry.distribution)):
-            return NotInstalled(
-                f"{full_name} is part of {entry.distribution}, which is not installed: {install_command(entry)}"
-            )
+            older = [p.version for p in self.host.plugins if p.distribution == provider]
+            state = f"whose installed version {older[0]} lacks it" if older else "which is not installed"
+            return NotInstalled(f"{full_name} is part of {entry.distribution}, {state}: {install_command(entry)}")
         known = sorted({p.component.full_name for p in self.provided()} | set(catalogue()))
-        near = difflib.get_close_matches(full_name, known, n=3) or [
-            k for k in known if k.split("/")[1] == full_name.split("/")[-1]
-        ]
+        kind, _, short = full_name.rpartition("/")  # compared apart: a kind that is right makes any two names alike
+        siblings = [k.split("/")[1] for k in known if k.startswith(f"{kind}/")]
+        near = (
+            [f"{kind}/{name}" for name in difflib.get_close_matches(short, siblings, n=3)]
+            or [k for k in known if k.split("/")[1] == short]
+            or difflib.get_close_matches(full_name, known, n=1, cutoff=0.8)
+        )
         hint = f"did you mean {' or '.join(near)}?" if near else "'genxai list' shows all names"
         of = f" from {distribution}" if distribution else ""
-        return UnknownComponent(f"no component is named {full_name!r}{of}; {hint}")
+        broken = ", ".join(p.distribution for p in self.host.plugins if p.error is not None)
+        failed = f" (plugins that failed to load, see 'genxai doctor': {broken})" if broken else ""
+        return UnknownComponent(f"no component is named {full_name!r}{of}; {hint}{failed}")
 
     def resolve(self, name: str) -> Any:
         """Import what a name points at (a class, or a function that builds one).
@@ -174,7 +180,7 @@ class Registry:
         module, _, attribute = component.target.partition(":")
         try:
             target = getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise TargetImportFailed(
                 f"{component.full_name} ({plugin.distribution} {plugin.version}): importing {component.target} failed: "
                 f"{type(error).__name__}: {error}"
@@ -194,10 +200,10 @@ class Registry:
         try:
             built = target(**checked)
         except ValueError as error:
-            raise BadParameter(f"{where or full_name}: {error}") from error
+            raise BadParameter(f"{where or full_name}: {' '.join(str(error).split())}") from error
         from . import saving  # imports torch, which whoever builds a component needs anyway
 
-        saving.stamp(built, full_name, params)
+        saving.stamp(built, str(name), params)  # with its @distribution, if it took one to tell two providers apart
         return built
 
 
