@@ -15,6 +15,11 @@ class GenxaiError(Exception):
     exit_code = 1
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's type and text on one line, for a message that quotes it."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 # -- names and plugins: the seven ways in which a component cannot be had --------------------------------------
 
 

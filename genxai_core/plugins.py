@@ -19,7 +19,7 @@ import pluggy
 
 from . import __version__, hookspecs
 from .component import Component
-from .errors import BadComponent, GenxaiWarning, PluginFailed, StorageError
+from .errors import BadComponent, GenxaiWarning, PluginFailed, StorageError, one_line
 
 GROUP = "genxai"
 """The entry-point group under which a distribution names its plugin module."""
@@ -190,7 +190,7 @@ class PluginHost:
             except Exception as error:
                 warnings.warn(
                     f"plugin {plugin.distribution} {plugin.version}: its hook {hook} failed and was skipped: "
-                    f"{type(error).__name__}: {error}",
+                    f"{one_line(error)}",
                     GenxaiWarning,
                     stacklevel=2,
                 )
@@ -213,4 +213,4 @@ def _is_free(name: str, path: Path) -> bool:
 
 
 def _failure(name: str, version: str, error: BaseException) -> str:
-    return f"plugin {name} {version} failed to load: {type(error).__name__}: {error}"
+    return f"plugin {name} {version} failed to load: {one_line(error)}"

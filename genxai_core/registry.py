@@ -26,6 +26,7 @@ from .errors import (
     TargetImportFailed,
     Unavailable,
     UnknownComponent,
+    one_line,
 )
 from .plugins import Plugin, PluginHost, canonical
 
@@ -146,7 +147,7 @@ class Registry:
             if plugin.error is not None:
                 failed = PluginFailed(
                     f"{full_name}: its plugin {provider} {plugin.version} failed to load: "
-                    f"{type(plugin.error).__name__}: {plugin.error} (see 'genxai doctor')"
+                    f"{one_line(plugin.error)} (see 'genxai doctor')"
                 )
                 failed.__cause__ = plugin.error
                 return failed
@@ -165,8 +166,8 @@ class Registry:
         hint = f"did you mean {' or '.join(near)}?" if near else "'genxai list' shows all names"
         of = f" from {distribution}" if distribution else ""
         broken = ", ".join(p.distribution for p in self.host.plugins if p.error is not None)
-        failed = f" (plugins that failed to load, see 'genxai doctor': {broken})" if broken else ""
-        return UnknownComponent(f"no component is named {full_name!r}{of}; {hint}{failed}")
+        note = f" (plugins that failed to load, see 'genxai doctor': {broken})" if broken else ""
+        return UnknownComponent(f"no component is named {full_name!r}{of}; {hint}{note}")
 
     def resolve(self, name: str) -> Any:
         """Import what a name points at (a class, or a function that builds one).
@@ -183,7 +184,7 @@ class Registry:
         except (Exception, SystemExit) as error:
             raise TargetImportFailed(
                 f"{component.full_name} ({plugin.distribution} {plugin.version}): importing {component.target} failed: "
-                f"{type(error).__name__}: {error}"
+                f"{one_line(error)}"
             ) from error
         _check_kind(component, plugin, target)
         return target

@@ -178,12 +178,13 @@ def test_ctrl_c_during_discovery_is_obeyed(entry, error):
         host(entry("fake-stop", f"raise {error}"))
 
 
-@pytest.mark.parametrize("case", ["exit", "misspelt hook", "not a component"])
+@pytest.mark.parametrize("case", ["exit", "exception", "misspelt hook", "not a component"])
 def test_strict_raises_with_the_cause(entry, monkeypatch, case):
     monkeypatch.setenv("GENXAI_STRICT", "1")
     source, error = BROKEN[case]
     with pytest.raises(PluginFailed, match=r"plugin fake-broken 1\.2 failed to load: ") as caught:
         host(entry("fake-broken", source))
+    assert len(str(caught.value).splitlines()) == 1
     assert isinstance(caught.value.__cause__, error)
 
 

@@ -133,7 +133,7 @@ def test_2_an_installed_version_that_is_too_old_is_not_called_absent(known):
 
 
 def test_3_a_plugin_that_failed_is_named_with_its_cause_chained(known):
-    cause = ImportError("no libcuda")
+    cause = ImportError("no\nlibcuda")
     here = make(plugin("genxai-attribution", error=cause), plugin("third-party", error=cause))
     error = refusal(PluginFailed, here, "explainer/cam")
     assert str(error) == (
