@@ -16,9 +16,10 @@ from torch import Tensor, nn
 def guard(*models: nn.Module, freeze: bool = True) -> Iterator[None]:
     """Restore models and global state when the block ends, also when it raises or is interrupted.
 
-    Restored bit for bit: parameters and buffers (BatchNorm statistics, spectral norm's vectors), ``.grad``,
-    ``requires_grad``, train/eval flags, registered hooks, every attribute and submodule of every module; the random
-    generators of Python, numpy and torch on all devices; torch's deterministic, cuDNN and grad-mode flags.
+    Restored bit for bit: parameters, buffers (BatchNorm statistics, spectral norm's vectors) and other tensors that a
+    module holds, ``.grad``, ``requires_grad``, train/eval flags, registered hooks, every attribute, submodule and the
+    class of every module; the random generators of Python, numpy and torch on all devices; torch's deterministic,
+    cuDNN and grad-mode flags.
 
     Parameters
     ----------
@@ -26,32 +27,29 @@ def guard(*models: nn.Module, freeze: bool = True) -> Iterator[None]:
         What to protect; values and buffers are copied, so memory grows by one copy of the weights.
     freeze
         Inside the block, put the models in eval mode with ``requires_grad`` off on their parameters, and gradients
-        enabled, which is what an explainer works with.
+        enabled (inference mode off), which is what an explainer works with.
     """
-    snapshots = [_Snapshot(module) for model in models for module in model.modules()]
-    tensors = [_TensorSnapshot(t) for t in _unique(models)]
-    environment = _Environment()
-    try:
+    with contextlib.ExitStack() as undo:  # runs every restoration, also when one of them raises
+        undo.callback(_Environment().restore)
+        for tensor in _unique(models):
+            undo.callback(_TensorSnapshot(tensor).restore)
+        for module in [module for model in models for module in model.modules()]:
+            undo.callback(_Snapshot(module).restore)
         if freeze:
             for model in models:
                 model.eval()
                 model.requires_grad_(False)
+            undo.enter_context(torch.inference_mode(False))
             torch.set_grad_enabled(True)
         yield
-    finally:
-        for snapshot in snapshots:
-            snapshot.restore()
-        for tensor in tensors:
-            tensor.restore()
-        environment.restore()
 
 
 def _unique(models: tuple[nn.Module, ...]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for model in models:
         for module in model.modules():
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None:
+            for tensor in (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()):
+                if isinstance(tensor, Tensor):
                     found[id(tensor)] = tensor
     return list(found.values())
 
@@ -61,6 +59,8 @@ class _Snapshot:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.kind = type(module)  # parametrizations exchange it, and keep properties on the class that they make
+        self.properties = {k: v for k, v in vars(self.kind).items() if isinstance(v, property)}
         self.attributes = dict(module.__dict__)
         self.registries = {k: v.copy() for k, v in module.__dict__.items() if isinstance(v, dict | set | list)}
 
@@ -72,46 +72,60 @@ class _Snapshot:
             else:
                 original.clear()
                 original.update(content)
+        self.module.__class__ = self.kind
+        for name in self.properties.keys() - vars(self.kind).keys():
+            setattr(self.kind, name, self.properties[name])
         self.module.__dict__.clear()
         self.module.__dict__.update(self.attributes)
 
 
+HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
 class _TensorSnapshot:
-    """A parameter's or buffer's value, gradient and flags. The gradient is set aside, so it need not be copied."""
+    """A tensor's value, gradient and flags. The gradient is set aside, so it need not be copied."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.storage = tensor.data
         self.value = tensor.detach().clone()
-        self.requires_grad = tensor.requires_grad
-        self.grad = tensor.grad if tensor.is_leaf else None
-        self.hooks = None if tensor._backward_hooks is None else dict(tensor._backward_hooks)
-        if tensor.is_leaf:
+        self.leaf, self.requires_grad = tensor.is_leaf, tensor.requires_grad
+        self.grad = tensor.grad if self.leaf else None
+        self.attributes = dict(tensor.__dict__)
+        self.hooks = {name: (hooks, dict(hooks or {})) for name in HOOKS for hooks in [getattr(tensor, name)]}
+        if self.leaf:
             tensor.grad = None
 
     def restore(self) -> None:
         tensor = self.tensor
+        if self.leaf and not tensor.is_leaf:
+            tensor.detach_()  # it was written in place with a value that has a graph
         tensor.data = self.storage  # in case .data was exchanged for another tensor
         with torch.no_grad():
             if not _same_bits(tensor, self.value):
                 tensor.copy_(self.value)
-        if tensor.is_leaf:
+        if self.leaf:
             tensor.requires_grad_(self.requires_grad)
             tensor.grad = self.grad
-        if self.hooks is None:
-            tensor._backward_hooks = None
-        elif tensor._backward_hooks is not None:
-            tensor._backward_hooks.clear()
-            tensor._backward_hooks.update(self.hooks)
+        tensor.__dict__.clear()
+        tensor.__dict__.update(self.attributes)
+        for name, (hooks, content) in self.hooks.items():
+            if hooks is not None:
+                hooks.clear()
+                hooks.update(content)
+            if getattr(tensor, name) is not hooks:
+                setattr(tensor, name, hooks)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     """Compare bytes: to `torch.equal`, -0.0 equals 0.0. Unchanged tensors are not written, so graphs stay valid."""
+    if a.layout != torch.strided:  # of sparse tensors the bytes are not to be had; they are written anew
+        return False
     return torch.equal(_bytes(a), _bytes(b))
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 class _Environment:
