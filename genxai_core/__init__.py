@@ -12,9 +12,12 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "adapt": "",
+    "adversarial": "",
     "draws": "",
     "guard": "",
     "models": "",
+    "pipeline": "",
+    "saliency": "",
     "saving": "",
     "storage": "",
     "training": "",
@@ -48,9 +51,12 @@ __all__ = sorted([*_PUBLIC, "__version__"])
 
 if TYPE_CHECKING:
     from . import adapt as adapt
+    from . import adversarial as adversarial
     from . import draws as draws
     from . import guard as guard
     from . import models as models
+    from . import pipeline as pipeline
+    from . import saliency as saliency
     from . import saving as saving
     from . import storage as storage
     from . import training as training

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .. import __version__, registry, storage
 from ..component import Spec
 from ..runtime import Runtime
@@ -32,7 +34,7 @@ class Manifest:
     def __init__(self, plan: Plan, runtime: Runtime, command: str) -> None:
         self.before: dict[str, Any] = {}
         pipeline = plan.source.pipeline
-        resolved = pipeline.model_dump(by_alias=True)
+        resolved = pipeline.model_dump(by_alias=True, exclude_defaults=True)
         self.value: dict[str, Any] = {
             "genxai": __version__,
             "name": pipeline.name,
@@ -73,6 +75,11 @@ class Manifest:
     def failed(self, name: str, error: str) -> None:
         """Record a step that raised."""
         self.value["steps"][name] |= {"status": "failed", "error": error}
+
+    def pipeline_text(self) -> str:
+        """Spell the pipeline as it runs, changes by ``--set`` included, as a pipeline file."""
+        text = yaml.safe_dump(self.value["pipeline"], sort_keys=False, allow_unicode=True, width=100)
+        return f"# The pipeline as it ran, by genxai {__version__}.\n{text}"
 
     def begin(self, out: Path) -> None:
         """Write it where there is none yet. An earlier run's stays until a step of this one has run."""

@@ -105,6 +105,7 @@ class _Runner:
         if self.runtime.is_main:
             _claim(self.out)
             self.manifest.begin(self.out)
+            storage.write_text(self.out / "pipeline.yaml", self.manifest.pipeline_text())
         ran: list[str] = []
         for name, step in self.plan.steps.items():
             if self._step(name, step):
