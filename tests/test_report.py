@@ -21,11 +21,22 @@ from PIL import Image
 from genxai_core import plots, registry, saving, storage
 from genxai_core.component import Component
 from genxai_core.errors import GenxaiWarning, StorageError
-from genxai_core.explanation import Attribution
+from genxai_core.explanation import Attribution, GenericExplanation
 from genxai_core.hookspecs import hookimpl
 from genxai_core.interfaces import Dataset, Metric
 from genxai_core.plugins import PluginHost
-from genxai_core.report import Picture, Section, build, figures, figures_of, graph, steps, text, write_report
+from genxai_core.report import (
+    Picture,
+    Section,
+    build,
+    figures,
+    figures_of,
+    graph,
+    steps,
+    summary_of,
+    text,
+    write_report,
+)
 from genxai_core.samples import Samples
 from genxai_core.trained import Trained
 
@@ -573,6 +584,29 @@ def test_standard_pictures(result, names):
     found = figures_of(result)
     assert list(found) == names
     assert all(plots.png(figure).startswith(b"\x89PNG") for figure in found.values())
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (Samples(images(1), value_range=(0.0, 1.0)), "1 image of 1×8×8"),
+        (Ramp(), "100 images of 1×8×8"),
+        (
+            Trained({"generator": torch.nn.Linear(2, 2), "critic": torch.nn.Linear(2, 1)}, {}, {"steps": 600}),
+            "generator, critic; 600 steps",
+        ),
+        (Trained({"classifier": torch.nn.Linear(2, 2)}), "classifier"),
+        (attribution(), "4 maps"),
+        (GenericExplanation("vanished", {"a": 1}), "vanished"),
+        ({"kid": 0.03512, "kid_se": 0.00841}, "kid 0.03512, kid_se 0.00841"),
+        ({f"v{i}": i for i in range(8)}, "v0 0, v1 1, v2 2, v3 3, v4 4, v5 5, and 2 more"),
+        (torch.nn.Linear(99, 200), "Linear, 20,000 parameters"),
+        ({"text": "a\nb" * 200}, "text " + ("a b" * 200)[:195] + "… (405 more characters)"),
+        (3, "int"),
+    ],
+)
+def test_a_result_is_summed_up_in_one_line(result, said):
+    assert summary_of(result) == said
 
 
 def test_the_sketch_follows_references_and_leaves_out_what_they_imply():

@@ -12,8 +12,9 @@ from .section import Picture, Section
 if TYPE_CHECKING:
     from .build import write_report
     from .figures import figures_of
+    from .summary import summary_of
 
-__all__ = ["Picture", "Section", "figures_of", "write_report"]
+__all__ = ["Picture", "Section", "figures_of", "summary_of", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from .figures import figures_of
 
         return figures_of
+    if name == "summary_of":
+        from .summary import summary_of
+
+        return summary_of
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

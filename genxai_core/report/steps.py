@@ -17,6 +17,7 @@ from ..trained import Trained
 from . import graph
 from .figures import figures_of
 from .section import Picture, Section
+from .summary import summary_of
 from .text import Facts, Piece, Table, as_yaml, clip, linked, tabulate
 
 Notify = Callable[..., list[Any]]
@@ -149,8 +150,7 @@ def _describe(step: Step) -> None:
     result = step.result
     if isinstance(result, Trained):
         for name, model in result.models.items():
-            count = sum(p.numel() for p in model.parameters())
-            step.facts.add(name, f"{saving.name_of(model)}, {count:,} parameters")
+            step.facts.add(name, summary_of(model))
         for key, value in result.info.items():
             step.facts.add(str(key).replace("_", " "), value)
     elif isinstance(result, Samples):
