@@ -25,9 +25,16 @@ def generator(seed: int, index: int, stream: str) -> np.random.Generator:
         Which sample, step or epoch; not negative.
     stream
         Names what is drawn, so that latents and data order never share numbers.
+
+    Raises
+    ------
+    ValueError
+        If the index is negative.
     """
+    if index < 0:  # numpy would wrap it round to the far end
+        raise ValueError(f"index {index} is negative")
     key = [seed % 2**64, zlib.crc32(stream.encode())]
-    return np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, 0, index, 0]))
+    return np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, 0, int(index), 0]))
 
 
 def _rows(

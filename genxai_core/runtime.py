@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -59,12 +61,11 @@ class Runtime:
     single: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size {self.batch_size} must be at least 1")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise InputError(f"batch_size {self.batch_size!r} must be a whole number, at least 1")
         if self.precision not in ("float32", "bfloat16"):
             raise InputError(f"precision {self.precision!r} is not float32 or bfloat16")
-        kind, _, index = self.device.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):
             raise InputError(f"device {self.device!r} is not one of auto, cpu, cuda, cuda:0, cuda:1, …")
 
     # -- device and precision ---------------------------------------------------------------------------------
@@ -170,7 +171,8 @@ class Runtime:
     def _state(self) -> Any:
         from accelerate import PartialState
 
-        return PartialState(cpu=self.torch_device.type == "cpu")
+        # the others wait while rank 0 does a step alone, which may take longer than torch's 10 or 30 minutes
+        return PartialState(cpu=self.torch_device.type == "cpu", timeout=datetime.timedelta(days=30))
 
     def alone(self) -> Runtime:
         """Return a copy for work that one process does while the others wait: it sees no other process."""
