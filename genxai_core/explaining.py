@@ -17,7 +17,7 @@ from .explanation import Attribution, Explanation
 from .guard import guard
 from .interfaces import Dataset, Explainer, _modules
 from .runtime import Runtime
-from .samples import Samples
+from .samples import Samples, integer
 
 Target = int | Sequence[int] | Tensor | None
 
@@ -26,23 +26,31 @@ def run(explainer: Explainer, model: Any, inputs: Any, target: Target, runtime: 
     """Carry out `Explainer.explain`; see there."""
     runtime = runtime or Runtime()
     name = saving.name_of(explainer)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
     _check_model(explainer, model, name)
     device = _device(model, runtime, name)
-    held = [model, *_modules(explainer)] if isinstance(model, nn.Module) else _modules(explainer)
+    if device.type in ("cpu", "cuda"):
+        runtime = runtime.with_(device=str(device))  # so that precision and the author follow the model
+    order: list[int] | None = None
+    held = _modules(model, explainer)
     with guard(*held):
-        if explainer.accepts in ("nothing", "dataset"):
-            if (inputs is None) != (explainer.accepts == "nothing"):
-                raise InputError(f"{name} takes {'no inputs' if inputs is not None else 'a dataset as inputs'}")
-            runtime.seed_global()
-            with runtime.autocast():
-                results = [_call(explainer, model, inputs, _single(target, name), runtime)]
-            count, order = len(results[0]), None
+        if explainer.accepts == "nothing":
+            if inputs is not None:
+                raise InputError(f"{name} takes no inputs")
+            results, count = [_whole(explainer, model, None, _single(target, name), runtime, name)], 1
+        elif explainer.accepts == "dataset":
+            source = _Source(explainer, model, inputs, name)
+            single = _single(target, name)
+            if isinstance(model, models.Discriminator):
+                single = _targets(single, len(source), _outputs(model, source, device, runtime, name), name)[0]
+            results, count = [_whole(explainer, model, inputs, single, runtime, name)], len(source)
         else:
             source = _Source(explainer, model, inputs, name)
             count = len(source)
             groups = _groups(model, source, target, device, runtime, name)
             order = [i for _, rows in groups for i in rows]
-            results = list(_batches(explainer, model, source, groups, device, runtime, name))
+            results = list(_batches(explainer, model, source, groups, device, runtime, name, held))
     result = type(results[0]).concat(results)
     if order is not None and order != list(range(count)):
         result = result[torch.argsort(torch.tensor(order)).tolist()]
@@ -98,21 +106,23 @@ class _Source:
         if inputs is None:
             raise InputError(f"{name} needs inputs ({self.accepts})")
         if isinstance(inputs, Tensor):
-            if self.accepts == "samples":
+            if self.accepts in ("samples", "dataset"):
                 raise InputError(
-                    f"{name} takes samples, not a tensor; wrap it as Samples(images, value_range=(low, high))"
+                    f"{name} takes {self.accepts}, not a tensor; wrap it as Samples(images, value_range=(low, high))"
                 )
         elif not isinstance(inputs, Samples | Dataset):
             raise InputError(
                 f"{name} takes {self.accepts} as a Tensor, Samples or a Dataset, not {type(inputs).__name__}"
             )
-        elif self.accepts == "images" and self.model_range and inputs.value_range != tuple(self.model_range):
+        elif self.accepts != "latents" and self.model_range and tuple(inputs.value_range) != tuple(self.model_range):
             raise InputError(
                 f"{name}: the images are in {inputs.value_range}, the model expects {tuple(self.model_range)}; "
                 f"use samples.rescale({tuple(self.model_range)})"
             )
-        if len(inputs) == 0:
+        if (isinstance(inputs, Tensor) and inputs.ndim == 0) or len(inputs) == 0:
             raise InputError(f"{name}: the inputs are empty")
+        parameters = [p for p in model.parameters() if p.is_floating_point()] if isinstance(model, nn.Module) else []
+        self.dtype = parameters[0].dtype if parameters else None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -122,23 +132,28 @@ class _Source:
         return tuple(getattr(self.inputs, "value_range", None) or self.model_range or (-1.0, 1.0))
 
     def batch(self, rows: list[int], device: torch.device) -> Any:
+        """Copy rows to the model's device, floats in the model's precision (numpy's are double)."""
         if isinstance(self.inputs, Tensor):
             batch = self.inputs[torch.as_tensor(rows, device=self.inputs.device)]
         else:
             samples = self.inputs[rows]
             if self.accepts == "samples":
                 self._check(samples.images)
-                return samples.to(device)
-            found = samples.images if self.accepts == "images" else samples.latents
+                return dataclasses.replace(samples.to(device), images=self._settled(samples.images, device))
+            found = samples.latents if self.accepts == "latents" else samples.images
             if found is None:
                 raise InputError(
                     f"{self.name}: these samples have no latents; sample them from a generator with latents"
                 )
             batch = found
         self._check(batch)
-        return batch.detach().to(device).clone()
+        return self._settled(batch, device)
+
+    def _settled(self, batch: Tensor, device: torch.device) -> Tensor:
+        return batch.detach().to(device, self.dtype).clone()
 
     def _check(self, batch: Tensor) -> None:
+        batch = batch.detach()
         if not batch.is_floating_point():
             raise InputError(f"{self.name}: inputs are {batch.dtype}; convert them to float in the model's value range")
         if not bool(torch.isfinite(batch).all()):
@@ -165,18 +180,14 @@ class _Source:
 
 
 def _single(target: Target, name: str) -> int | None:
-    if target is None or (isinstance(target, int) and not isinstance(target, bool)):
-        return target
-    raise TargetError(f"{name} takes one integer target, not {type(target).__name__}")
+    try:
+        return None if target is None else integer(target)
+    except TypeError:
+        raise TargetError(f"{name} takes one integer target, not {type(target).__name__}") from None
 
 
-def _groups(
-    model: Any, source: _Source, target: Target, device: torch.device, runtime: Runtime, name: str
-) -> list[tuple[int | None, list[int]]]:
-    """Rows by target, so that an author's `_explain` sees one integer at a time."""
-    n = len(source)
-    if not isinstance(model, models.Discriminator) or source.accepts == "latents":
-        return [(_single(target, name), list(range(n)))]
+def _outputs(model: models.Discriminator, source: _Source, device: torch.device, runtime: Runtime, name: str) -> int:
+    """How many logits the discriminator returns for an image, found by asking it."""
     probe = source.batch([0], device)
     with torch.no_grad(), runtime.autocast():
         logits = model(probe.images if isinstance(probe, Samples) else probe)
@@ -186,20 +197,46 @@ def _groups(
             f"{name}: the discriminator returns {shape}, not logits [N, K]; "
             f"adapt it with genxai_core.adapt.discriminator"
         )
-    k = logits.shape[1]
+    return logits.shape[1]
+
+
+def _targets(target: Target, n: int, k: int, name: str) -> list[int]:
+    """One class index per image."""
     if target is None:
         if k > 1:
             raise TargetError(f"{name}: the model has {k} outputs; say which to explain: target=0…{k - 1}")
         target = 0
-    if isinstance(target, bool) or not isinstance(target, int | Tensor | Sequence):
-        raise TargetError(f"{name}: target {target!r} is not a class index")
-    values = [target] * n if isinstance(target, int) else [int(t) for t in target]
+    single = getattr(target, "ndim", None) == 0 or isinstance(target, str) or not hasattr(target, "__iter__")
+    try:
+        values = [integer(target)] * n if single else [integer(t) for t in target]  # type: ignore[union-attr]
+    except TypeError:
+        raise TargetError(f"{name}: target {' '.join(repr(target).split())} is not a class index") from None
     if len(values) != n:
         raise TargetError(f"{name}: {len(values)} targets for {n} images; give one, or one per image")
     for value in values:
         if not 0 <= value < k:
             raise TargetError(f"{name}: target {value} is out of range; the model's outputs are 0…{k - 1}")
+    return values
+
+
+def _groups(
+    model: Any, source: _Source, target: Target, device: torch.device, runtime: Runtime, name: str
+) -> list[tuple[int | None, list[int]]]:
+    """Rows by target, so that an author's `_explain` sees one integer at a time."""
+    n = len(source)
+    if not isinstance(model, models.Discriminator) or source.accepts == "latents":
+        return [(_single(target, name), list(range(n)))]
+    values = _targets(target, n, _outputs(model, source, device, runtime, name), name)
     return [(t, [i for i, v in enumerate(values) if v == t]) for t in sorted(set(values))]
+
+
+def _whole(
+    explainer: Explainer, model: Any, inputs: Any, target: int | None, runtime: Runtime, name: str
+) -> Explanation:
+    """Explain at once, for explainers that batch for themselves or have nothing to batch."""
+    runtime.seed_global()
+    with runtime.autocast():
+        return _detached(_typed(explainer, _call(explainer, model, inputs, target, runtime), name))
 
 
 def _batches(
@@ -210,18 +247,22 @@ def _batches(
     device: torch.device,
     runtime: Runtime,
     name: str,
+    held: Sequence[nn.Module],
 ) -> Iterator[Explanation]:
     with runtime.progress(name.partition("/")[2] or name, len(source)) as advance:
         for target, rows in groups:
             for start in range(0, len(rows), runtime.batch_size):
                 chunk = rows[start : start + runtime.batch_size]
                 batch = source.batch(chunk, device)
-                kept = batch.clone() if isinstance(batch, Tensor) else batch
+                images = batch.images if isinstance(batch, Samples) else batch
+                kept = images.clone()  # an author may write into what is given
                 runtime.seed_global(chunk[0])
                 with runtime.autocast():
                     result = _call(explainer, model, batch, target, runtime)
+                    for module in held:  # what a library left behind must not reach the next batch
+                        module.eval().requires_grad_(False)
                     result = _checked(explainer, result, len(chunk), kept, name)
-                    if isinstance(result, Attribution):
+                    if isinstance(result, Attribution) and source.accepts != "latents":
                         result = _completed(result, model, kept, target, source.value_range)
                 yield _detached(result)
                 advance(len(chunk))
@@ -233,30 +274,33 @@ def _call(explainer: Explainer, model: Any, inputs: Any, target: int | None, run
     return explainer._explain(model, inputs, target)
 
 
-def _checked(explainer: Explainer, result: Any, n: int, batch: Any, name: str) -> Explanation:
+def _typed(explainer: Explainer, result: Any, name: str) -> Any:
     if not isinstance(result, explainer.returns):
         raise ExplainerError(
             f"{name} declares returns = {explainer.returns.__name__}, but returned {type(result).__name__}"
         )
+    if isinstance(result, Attribution) and not bool(torch.isfinite(result.maps).all()):
+        raise ExplainerError(f"{name} returned NaN or infinity in its maps")
+    return result
+
+
+def _checked(explainer: Explainer, result: Any, n: int, inputs: Tensor, name: str) -> Any:
+    result = _typed(explainer, result, name)
     if result.per_sample and len(result) != n:
         raise ExplainerError(f"{name} returned {len(result)} results for {n} inputs")
-    if isinstance(result, Attribution):
-        images = batch.images if isinstance(batch, Samples) else batch
-        if result.maps.shape[-2:] != images.shape[-2:]:
-            raise ExplainerError(
-                f"{name} returned maps {list(result.maps.shape)} for images {list(images.shape)}; "
-                f"bring them to the images' size (bilinear, align_corners=False)"
-            )
-        if not bool(torch.isfinite(result.maps).all()):
-            raise ExplainerError(f"{name} returned NaN or infinity in its maps")
+    drawn_on = isinstance(result, Attribution) and explainer.accepts != "latents"
+    if drawn_on and result.maps.shape[-2:] != inputs.shape[-2:]:
+        raise ExplainerError(
+            f"{name} returned maps {list(result.maps.shape)} for images {list(inputs.shape)}; "
+            f"bring them to the images' size (bilinear, align_corners=False)"
+        )
     return result
 
 
 def _completed(
-    result: Attribution, model: Any, batch: Any, target: int | None, value_range: tuple[float, float]
+    result: Attribution, model: Any, images: Tensor, target: int | None, value_range: tuple[float, float]
 ) -> Attribution:
     """Fill in what the author left out but a reader of the map wants: the images and the logits."""
-    images = batch.images if isinstance(batch, Samples) else batch
     added: dict[str, Any] = {}
     if result.images is None:
         added |= {"images": images, "value_range": value_range}

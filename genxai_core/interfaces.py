@@ -143,12 +143,12 @@ class Metric(ABC):
         """Forget all data."""
 
     def measure(self, *, runtime: Runtime | None = None, **inputs: Any) -> dict[str, float]:
-        """Reset, update once, compute. Models that the metric holds are left as they were.
+        """Reset, update once, compute. Models that the metric holds or is given are left as they were.
 
         Parameters
         ----------
         runtime
-            Device, batch size, progress.
+            Device, seed, batch size, progress.
         **inputs
             What ``needs`` names. ``real`` and ``generated`` are Samples or Datasets.
 
@@ -169,7 +169,8 @@ class Metric(ABC):
                 inputs[name] = inputs[name][:]
         self.runtime = runtime or Runtime()
         self.reset()
-        with guard(*_modules(self)):
+        with guard(*_modules(self, inputs)):
+            self.runtime.seed_global()
             self.update(**inputs)
             return self.compute()
 
@@ -278,8 +279,24 @@ class Segmenter(ABC):
         """Return bool ``[N, concepts, H, W]``; concepts may overlap. Exact masks in the samples are used as is."""
 
 
-def _modules(holder: object) -> list[Any]:
-    """Torch modules among an object's attributes."""
+def _modules(*held: object) -> list[Any]:
+    """Torch modules that are among the arguments, or that their components and containers hold, however deep."""
     from torch import nn
 
-    return [value for value in vars(holder).values() if isinstance(value, nn.Module)]
+    found: list[Any] = []
+    seen: set[int] = set()
+    queue = list(held)
+    while queue:
+        value = queue.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found.append(value)
+        elif isinstance(value, list | tuple | set):
+            queue.extend(value)
+        elif isinstance(value, Mapping):
+            queue.extend(value.values())
+        elif isinstance(value, Explainer | Metric | Trainer | Dataset | Segmenter):
+            queue.extend(vars(value).values())
+    return found

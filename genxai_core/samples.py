@@ -199,12 +199,23 @@ def indices(index: Index, length: int) -> list[int]:
     rows: list[int] = []
     for i in [index] if single else list(index):  # type: ignore[arg-type]
         try:
-            if isinstance(i, bool) or "bool" in str(getattr(i, "dtype", "")):
-                raise TypeError
-            row = operator.index(i)  # type: ignore[arg-type]
+            row = integer(i)
         except TypeError:
             raise InputError(f"index {i!r} is not an integer; turn a mask into indices with mask.nonzero()") from None
         if not -length <= row < length:
             raise InputError(f"index {row} is out of range for {length} samples")
         rows.append(row % length)
     return rows
+
+
+def integer(value: Any) -> int:
+    """Return an int, a numpy integer or an integer tensor of one element as an int.
+
+    Raises
+    ------
+    TypeError
+        For anything else: 1.7 is not 1, and True, of a mask, is not the second row.
+    """
+    if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
+        raise TypeError(f"{value!r} is not an integer")
+    return operator.index(value)
