@@ -28,6 +28,12 @@ DIVERGING = "RdBu_r"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette."""
 
+DASHES: tuple[Any, ...] = ("-", (0, (4, 3)), (0, (1.2, 2)), (0, (7, 2, 1.2, 2)))
+"""Styles of lines that are compared: where several coincide, the lower ones show through the gaps of the upper."""
+
+MEANING = ("against", "for")
+"""What the ends of a map's scale mean, unless the attribution's notes say it under ``meaning``."""
+
 INK = "#333333"
 FRAME = "#BBBBBB"
 NOT_FINITE = "#777777"
@@ -106,12 +112,15 @@ def attribution_rows(attributions: Mapping[str, Attribution], *, n: int = 8, tit
     """Draw images once, and below them one row of signed maps per attribution of these images.
 
     Each map has its own scale, symmetric about zero, so white is zero and equal strength for and against have equal
-    contrast; the largest magnitude is written below the map. Maps per channel are summed over the channels.
+    contrast; the largest magnitude is written below the map. Maps per channel are summed over the channels. A colour
+    bar says what the ends of the scale mean, again where a row's meaning is another than that of the row above.
 
     Parameters
     ----------
     attributions
         By the name that stands at the left of their row, all for the same images. One without a name has no margin.
+        For a map that does not speak for or against a target, ``notes["meaning"]`` names the lower and the upper end
+        of its scale, such as ``("less active", "more active")``.
     n
         How many images.
     title
@@ -120,7 +129,7 @@ def attribution_rows(attributions: Mapping[str, Attribution], *, n: int = 8, tit
     Raises
     ------
     InputError
-        If there is nothing to draw.
+        If there is nothing to draw, or a ``meaning`` is not two texts.
     """
     first = next(iter(attributions.values()), None)
     if first is None or len(first) == 0 or n < 1:
@@ -132,7 +141,8 @@ def attribution_rows(attributions: Mapping[str, Attribution], *, n: int = 8, tit
     shared = first.images is not None and all(row == logits[0] for row in logits)
     lines = 1 if shared or not any(logits) else 2
     pitch = high + lines * 0.15 + (0.1 if len(attributions) > 1 else 0.04)
-    width = left + n * (_TILE + _GAP) + 0.75
+    meanings = [meaning_of(a) for a in attributions.values()]
+    width = left + n * (_TILE + _GAP) + 0.25 + 0.07 * max(len(text) for ends in meanings for text in ends)
     top = (0.32 if title else 0.04) + (_LINE if shared and logits[0] else 0)
     maps_top = top + (high + _GAP if first.images is not None else 0)
     figure, canvas = _canvas(width, maps_top + len(attributions) * pitch, title)
@@ -159,8 +169,24 @@ def attribution_rows(attributions: Mapping[str, Attribution], *, n: int = 8, tit
             scale = scale if finite.size == values.size else "not finite"
             text = scale if shared or not logits[row] else f"{scale}\nlogit {logits[row][i]}"
             _write(canvas, text, at(i) + _TILE / 2, y + high + 0.025)
-    _colour_bar(figure, at(n) + 0.03, maps_top, min(high, 1.4))
+        if row == 0 or meanings[row] != meanings[row - 1]:
+            _colour_bar(figure, at(n) + 0.03, y, min(high, 1.4), meanings[row])
     return figure
+
+
+def meaning_of(attribution: Attribution) -> tuple[str, str]:
+    """Return what the lower and the upper end of an attribution's scale mean.
+
+    Raises
+    ------
+    InputError
+        If its notes hold a ``meaning`` that is not two texts.
+    """
+    meaning = attribution.notes.get("meaning", MEANING)
+    match meaning:
+        case [str(low), str(high)]:
+            return _shorten(low, 24), _shorten(high, 24)
+    raise InputError(f"notes['meaning'] is {meaning!r}; give the scale's ends, such as ('less active', 'more active')")
 
 
 def _planes(attribution: Attribution, n: int) -> np.ndarray:
@@ -183,11 +209,12 @@ def _diverging() -> Any:
     return mpl.colormaps[DIVERGING].with_extremes(bad=NOT_FINITE)
 
 
-def _colour_bar(figure: Figure, x: float, y: float, high: float) -> None:
+def _colour_bar(figure: Figure, x: float, y: float, high: float, meaning: tuple[str, str]) -> None:
     width, height = figure.get_size_inches()
     axes = figure.add_axes((x / width, 1 - (y + high) / height, 0.1 / width, high / height))
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), _diverging()), cax=axes, ticks=[-1, 0, 1])
-    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=8, color=INK)
+    low, top = meaning
+    bar.ax.set_yticklabels([low, "0", top], fontsize=8, color=INK, parse_math=False)
     bar.ax.tick_params(length=2, color=FRAME)
     bar.outline.set_edgecolor(FRAME)
     bar.outline.set_linewidth(0.6)
@@ -278,37 +305,55 @@ def curves_compared(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(3.3 * columns, 2.4 * rows + 0.35), facecolor="white")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    styles = list(zip(COLOURS * len(histories), DASHES * len(histories), histories))
     for axis, name in zip(panels, names):
-        for colour, (label, history) in zip(COLOURS * len(histories), histories.items()):
-            if name in history:
-                _curve(axis, history, name, colour, label=label)
+        for colour, dashes, label in styles:
+            if name in histories[label]:
+                _curve(axis, histories[label], name, colour, label=label, dashes=dashes)
         _style(axis)
         axis.set_title(_shorten(_words(name), 40), fontsize=9, color=INK)
-    for axis in panels:  # the iterator goes on where zip stopped
-        axis.set_axis_off()
-    lines = [mpl.lines.Line2D([], [], color=c, linewidth=2) for c, _ in zip(COLOURS * len(histories), histories)]
+    for axis in panels[len(names) :]:
+        axis.remove()
+    lines = [mpl.lines.Line2D([], [], color=c, linestyle=d, linewidth=2) for c, d, _ in styles]
     labels = [_shorten(_literal(label), 30) for label in histories]
-    figure.legend(lines, labels, loc="lower center", ncols=min(4, len(labels)), fontsize=8.5, frameon=False)
+    figure.legend(
+        lines, labels, loc="lower center", ncols=min(4, len(labels)), fontsize=8.5, frameon=False, handlelength=3
+    )
     figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
     return figure
 
 
+def series_of(history: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the names of what a history measured: everything but ``step`` and ``seconds``, unless it is empty."""
+    return [name for name, values in history.items() if name not in _NOT_SERIES and len(values)]
+
+
 def _series(history: Mapping[str, Sequence[float]]) -> list[str]:
-    names = [name for name, values in history.items() if name not in _NOT_SERIES and len(values)]
+    names = series_of(history)
     if not names:
         raise InputError("the history holds no series to draw")
     return names
 
 
-def _curve(axis: Axes, history: Mapping[str, Sequence[float]], name: str, colour: str, *, label: str) -> None:
+def _curve(
+    axis: Axes,
+    history: Mapping[str, Sequence[float]],
+    name: str,
+    colour: str,
+    *,
+    label: str,
+    dashes: Any = "-",
+) -> None:
     values = np.asarray(history[name], dtype=float)
     steps = np.asarray(history.get("step", range(len(values))), dtype=float)
     window = max(1, len(values) // 25)
     smooth = np.convolve(values, np.ones(window) / window, mode="valid")
     marker = "o" if len(values) == 1 else None
-    axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
-    axis.plot(steps[window - 1 :], smooth, color=colour, linewidth=1.7, marker=marker, label=_words(label))
+    axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7, zorder=1)  # below every running mean
+    axis.plot(
+        steps[window - 1 :], smooth, color=colour, linestyle=dashes, linewidth=1.7, marker=marker, label=_words(label)
+    )
 
 
 def _words(name: str) -> str:

@@ -143,6 +143,55 @@ def test_compared_trainings_share_panels_by_series():
     assert figure.axes[1].lines[0].get_color() == figure.axes[0].lines[2].get_color()  # one training, one colour
 
 
+def test_panels_without_a_series_are_removed():
+    history = {name: [1.0, 2.0] for name in "abcd"}
+    figure = plots.curves_compared({"one": history, "two": history})
+    assert [axes.get_title() for axes in figure.axes] == list("abcd")
+    drawn = pixels_of(figure)
+    assert (drawn[-drawn.shape[0] // 3 : -40, drawn.shape[1] // 2 :] == 255).all()  # beside "d" there is nothing
+
+
+def test_of_curves_that_coincide_each_can_be_seen():
+    history = {"loss": list(np.linspace(0, 1, 100))}
+    drawn = pixels_of(plots.curves_compared({name: history for name in "abc"}), dpi=200)
+    for colour in plots.COLOURS[:3]:
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        inside = drawn[: int(drawn.shape[0] * 0.75)]  # above the legend
+        assert (np.abs(inside - rgb).max(-1) < 8).sum() > 50, colour
+
+
+def test_the_legend_shows_the_styles_of_the_lines():
+    figure = plots.curves_compared({name: {"loss": [1.0, 2.0, 3.0]} for name in "ab"})
+    bold = [line for line in figure.axes[0].lines if line.get_zorder() > 1]
+    shown = figure.legends[0].get_lines()
+    assert [line.get_linestyle() for line in shown] == [line.get_linestyle() for line in bold] == ["-", "--"]
+    assert [line.get_color() for line in shown] == [line.get_color() for line in bold]
+
+
+def ticks(figure):
+    return [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes[1:]]
+
+
+def test_the_scale_says_what_its_ends_mean_once_per_meaning():
+    plain = maps(torch.ones(2, 3, 3))
+    activity = maps(torch.ones(2, 3, 3), notes={"meaning": ["less $active", "more $active"]})  # as read from a file
+    rows = {"a": plain, "b": plain, "c": activity, "d": activity, "e": plain}
+    figure = plots.attribution_rows(rows)
+    usual, other = ["against", "0", "for"], ["less $active", "0", "more $active"]
+    assert ticks(figure) == [usual, other, usual]
+    tops = [axes.get_position().y1 for axes in figure.axes[1:]]
+    tiles = [tile.get_extent()[3] for tile in figure.axes[0].images[::2]]
+    assert np.allclose([(1 - top) * figure.get_figheight() for top in tops], [tiles[0], tiles[2], tiles[4]])
+    drawn = pixels_of(figure)
+    assert (drawn[:, -2:] == 255).all()  # no label is cut off
+
+
+@pytest.mark.parametrize("meaning", ["ab", ("a",), ("a", 1), ("a", "b", "c"), None])
+def test_a_meaning_that_is_not_two_texts_is_refused(meaning):
+    with pytest.raises(InputError, match="ends"):
+        plots.attribution_figure(maps(torch.ones(1, 3, 3), notes={"meaning": meaning}))
+
+
 def test_names_are_never_read_as_mathematics():
     bad = r"$\notacommand{$"
     plots.png(plots.curves_compared({bad: {bad: [1.0, 2.0]}, "b": {bad: [1.0]}}))

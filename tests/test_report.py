@@ -656,7 +656,28 @@ def test_values_are_told_shortly(value, said):
     assert text.short(value) == said
 
 
-def test_only_https_and_arxiv_become_links():
+@pytest.mark.parametrize(
+    ("paper", "link", "target"),
+    [
+        ("Radford et al., ICLR 2016, arXiv:1511.06434", "arXiv:1511.06434", "https://arxiv.org/abs/1511.06434"),
+        ("arXiv:1511.06434v2; b", "arXiv:1511.06434v2", "https://arxiv.org/abs/1511.06434v2"),
+        ("arXiv:cs/0112017.", "arXiv:cs/0112017", "https://arxiv.org/abs/cs/0112017"),
+        (
+            "TIP 2021, doi:10.1109/TIP.2021.3089943.",
+            "doi:10.1109/TIP.2021.3089943",
+            "https://doi.org/10.1109/TIP.2021.3089943",
+        ),
+        ("(10.1109/a(b)c)", "10.1109/a(b)c", "https://doi.org/10.1109/a(b)c"),
+        ("https://doi.org/10.1109/x", "https://doi.org/10.1109/x", "https://doi.org/10.1109/x"),
+    ],
+)
+def test_the_number_of_a_paper_is_its_link(paper, link, target):
+    pieces = text.linked(paper)
+    assert [(p.text, p.target) for p in pieces if p.target] == [(link, target)]
+    assert "".join(p.text for p in pieces) == paper
+
+
+def test_nothing_else_becomes_a_link():
     pieces = text.linked("A 2020, arXiv:2001.09734; javascript:alert(1) http://x.y https://a.b/c?d=1). end")
     assert [p.target for p in pieces if p.target] == ["https://arxiv.org/abs/2001.09734", "https://a.b/c?d=1"]
     assert (

@@ -16,7 +16,12 @@ LONGEST = 4000
 ROWS = 16
 """Rows of a table that the report shows."""
 
-_LINK = re.compile(r"https://[^\s<>\"']+[^\s<>\"'.,;:)]|arXiv:\d{4}\.\d{4,5}")
+_LINK = re.compile(
+    r"https://[^\s<>\"']+[^\s<>\"'.,;:)]"
+    r"|arXiv:(?P<arxiv>\d{4}\.\d{4,5}(?:v\d+)?|[a-z-]+/\d{7})"
+    r"|(?:doi:\s?)?(?P<doi>\b10\.\d{4,9}/[^\s<>\"']*[^\s<>\"'.,;:)])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,14 @@ def _cell(value: Any) -> Cell:
 
 
 def linked(text: str) -> list[Piece]:
-    """Split a text into plain pieces and links; only ``https`` addresses and arXiv numbers become links."""
+    """Split a text into plain pieces and links: ``https`` addresses, arXiv numbers and DOIs."""
     text, pieces, at = clip(text), list[Piece](), 0
     for match in _LINK.finditer(text):
-        address = match[0].replace("arXiv:", "https://arxiv.org/abs/")
+        address = match[0]
+        if match["arxiv"]:
+            address = f"https://arxiv.org/abs/{match['arxiv']}"
+        elif match["doi"]:
+            address = f"https://doi.org/{match['doi']}"
         pieces += [Piece(text[at : match.start()]), Piece(match[0], address)]
         at = match.end()
     return [piece for piece in [*pieces, Piece(text[at:])] if piece.text]
