@@ -18,7 +18,7 @@ import typer
 
 from . import __version__, registry
 from .component import KINDS
-from .errors import GenxaiError, GenxaiWarning
+from .errors import GenxaiError, GenxaiWarning, one_line
 
 if TYPE_CHECKING:
     from .pipeline.plan import Plan
@@ -49,8 +49,15 @@ def say(text: str = "") -> None:
 
 
 def put(text: str) -> None:
-    """Print a line of the result, on standard output."""
-    sys.stdout.write(text + "\n")
+    """Print a line of the result, on standard output. If its reader has gone (``| head``), the work goes on."""
+    try:
+        sys.stdout.write(text + "\n")
+    except BrokenPipeError:
+        _reader_gone()
+
+
+def _reader_gone() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to say, at exit neither
 
 
 def put_json(value: Any) -> None:
@@ -70,6 +77,10 @@ def list_(
     if kind is not None and kind not in KINDS:
         raise typer.BadParameter(f"--kind {kind}: not one of {', '.join(KINDS)}")
     rows = [row for row in overview() if kind is None or row["kind"] == kind]
+    for plugin in registry.default().host.plugins:
+        if plugin.error is not None:
+            said = one_line(plugin.error)
+            say(f"warning: plugin {plugin.distribution} {plugin.version} failed to load: {said} (see 'genxai doctor')")
     if as_json:
         put_json(rows)
         return
@@ -121,10 +132,15 @@ def overview() -> list[dict[str, Any]]:
 
 
 @app.command()
-def info(name: Annotated[str, typer.Argument(help="Full name, such as explainer/cam.")], as_json: Json = False) -> None:
+def info(
+    name: Annotated[str, typer.Argument(help="Full name, such as explainer/cam.", metavar="NAME")],
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
     """Describe a component: parameters with defaults and docs, paper, what it needs."""
     from .describing import describe
 
+    _load(plugin)
     described = describe(name)
     if as_json:
         put_json(described)
@@ -145,11 +161,15 @@ def info(name: Annotated[str, typer.Argument(help="Full name, such as explainer/
 # -- pipelines --------------------------------------------------------------------------------------------------
 
 
+def _load(plugins: list[Path] | None) -> None:
+    for path in plugins or []:
+        registry.default().host.load_file(path)
+
+
 def _plan(file: Path, sets: list[str] | None, data: list[Path] | None, plugins: list[Path] | None) -> Plan:
     from . import pipeline
 
-    for path in plugins or []:
-        registry.default().host.load_file(path)
+    _load(plugins)
     return pipeline.plan(pipeline.read(file, sets or []), data or [])
 
 
@@ -233,8 +253,7 @@ def report(
     """Write a run's HTML report again."""
     from .report import write_report
 
-    for path in plugin or []:
-        registry.default().host.load_file(path)
+    _load(plugin)
     written = write_report(run)
     put_json({"report": str(written)}) if as_json else put(f"report: {written}")
 
@@ -295,7 +314,12 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program and exit with its code. An error is one line on standard error."""
-    sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+    code = _main(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _reader_gone()
+    sys.exit(code)
 
 
 def _main(arguments: list[str]) -> int:
@@ -303,6 +327,8 @@ def _main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="genxai", standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
@@ -315,9 +341,6 @@ def _main(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
         return 130
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - whoever read us has gone; nothing is left to say
-        return 0
     except Exception as error:
         _tell(error, f"{type(error).__name__}: {error} (genxai --traceback … shows where)", as_json)
         return 1

@@ -6,11 +6,12 @@ import importlib.metadata
 import inspect
 import platform
 import sys
-from typing import Any
+import types
+from typing import Any, Literal, Union, get_args, get_origin
 
 from . import __version__, parameters, registry
-from .component import API
-from .errors import AmbiguousProvider, GenxaiError
+from .component import API, Spec
+from .errors import GenxaiError, one_line
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def describe(name: str) -> dict[str, Any]:
         "parameters": [
             {
                 "name": p.name,
-                "type": p.annotation or "any",
+                "type": _type(parameters.resolved(target, p.annotation)) or "any",
                 "required": p.required,
                 "default": None if p.required else _literal(p.default),
                 "doc": p.doc,
@@ -47,8 +48,31 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
+def _type(annotation: Any) -> str:
+    """Spell a type for people: the choices of a Literal, also where the signature gives only its alias."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(_type, arguments))
+    if annotation is types.NoneType:
+        return "None"
+    if isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join(map(_type, arguments))}]"
+    if isinstance(annotation, type):
+        return annotation.__name__
+    return "..." if annotation is ... else str(annotation)
+
+
 def _literal(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str | list) else str(value)
+    """Spell a default as a pipeline file would."""
+    if isinstance(value, Spec):
+        return {"use": value.use, **({"with": _literal(dict(value.params))} if value.params else {})}
+    if isinstance(value, tuple | list):
+        return [_literal(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _literal(v) for k, v in value.items()}
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _before_sections(doc: str) -> str:
@@ -76,6 +100,10 @@ def _contract(kind: str, target: Any) -> dict[str, str]:
     if kind in ("generator", "discriminator"):
         from . import models
 
+        if not inspect.isclass(target):  # a function that builds one says of what class, or nothing is known
+            target = parameters.resolved(target, inspect.signature(target).return_annotation)
+            if not inspect.isclass(target) or target is inspect.Signature.empty:
+                return {}
         names = (
             "CanSample",
             "HasLatents",
@@ -100,15 +128,13 @@ def health() -> dict[str, Any]:
         status = "failed" if plugin.error else "disabled" if plugin.disabled else "loaded"
         said = f"{len(plugin.components)} components" if status == "loaded" else ""
         if plugin.error:
-            said = f"{type(plugin.error).__name__}: {plugin.error}"
+            said = one_line(plugin.error)
             problems.append(f"plugin {plugin.distribution} {plugin.version} failed to load: {said}")
         plugins.append({"distribution": plugin.distribution, "version": plugin.version, "state": status, "said": said})
     for name in dict.fromkeys(p.component.full_name for p in state.provided()):
         try:
             state.find(name)
             state.resolve(name)
-        except AmbiguousProvider as error:
-            problems.append(str(error))
         except GenxaiError as error:
             problems.append(str(error))
     return {"ok": not problems, "environment": _environment(), "plugins": plugins, "problems": problems}

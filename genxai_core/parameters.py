@@ -109,6 +109,20 @@ def _signature(target: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(target)
 
 
+def resolved(target: Callable[..., Any], annotation: Any) -> Any:
+    """Return what an annotation names where the target was written.
+
+    It stays the text that it is if a name in it exists for type checkers only (such as Tensor).
+    """
+    if not isinstance(annotation, str):
+        return annotation
+    function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    try:
+        return eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307 - the plugin's own source
+    except (NameError, AttributeError):
+        return annotation
+
+
 def _spell(annotation: Any) -> str:
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
@@ -125,12 +139,9 @@ def _typed(
     annotation = parameter.annotation
     if annotation is EMPTY or _contains(value, unknown_values):
         return value
+    annotation = resolved(target, annotation)
     if isinstance(annotation, str):
-        function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
-        try:
-            annotation = eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307 - the plugin's own source
-        except (NameError, AttributeError):
-            return value  # a name that exists for type checkers only (such as Tensor): the constructor will see
+        return value  # the constructor will see
     refused = BadParameter(f"{place}: {_shown(value)} does not fit {_spell(parameter.annotation)}")
     adapter = _adapter(annotation)
     if adapter is None:
