@@ -92,7 +92,7 @@ class Loop:
         Interrupted
             On Ctrl-C or SIGTERM, after the step that was running has ended and is saved.
         StorageError
-            If the checkpoint that is there belongs to another configuration.
+            If the checkpoint that is there is damaged, or belongs to another configuration.
         """
         self._resume()
         saved = time.monotonic()
@@ -206,7 +206,11 @@ class Loop:
         self._good = self._step
 
     def _resume(self) -> None:
-        if self._folder is None or not storage.recover(self._folder):
+        if self._folder is None:
+            return
+        if not storage.recover(self._folder):
+            if self._folder.exists():
+                storage.verify(self._folder)  # a damaged checkpoint is told, not trained over from the start
             return
         tensors = storage.read_tensors(self._folder / "checkpoint.safetensors")
         state = storage.unpack(storage.read_json(self._folder / "checkpoint.json"), tensors)
