@@ -214,6 +214,39 @@ def test_a_run_killed_between_steps_goes_on(here, genxai):
     assert files(here / "killed/steps") == files(here / "whole/steps")
 
 
+@pytest.mark.slow
+def test_two_processes_agree_with_one(here, genxai):
+    """torchrun: rank 0 plans and writes, the trainer is data-parallel, a second run does nothing."""
+    import torch
+
+    genxai("run", "tiny.yaml", "--plugin", "tiny.py", "--out", "one", "--cache", "c1", check=True)
+
+    def both() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "genxai_core", "run"]
+            + ["tiny.yaml", "--plugin", "tiny.py", "--out", "two", "--cache", "c2"],
+            cwd=here,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+
+    first = both()
+    assert first.stdout.count("report:") == 1
+    assert first.stderr.count("gan (trainer/tiny) took") == 1
+    assert "nothing to do" in both().stderr
+    one, two = (load_weights(here / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=1e-6), name
+
+
+def load_weights(out: Path) -> dict:
+    return storage.load_weights(out / "steps/gan/result/generator.safetensors")
+
+
 def test_a_damaged_cache_is_noticed_and_made_again(here, genxai):
     genxai("run", "tiny.yaml", "--plugin", "tiny.py", check=True)
     weights = next((here / "cache/results").glob("*/generator.safetensors"))
