@@ -158,6 +158,8 @@ class Cache:
         created
             Plugins whose components were created while the step ran.
         """
+        from ..report import summary_of
+
         saving.save_result(result, self.result(key))
         hashes = storage.verify(self.result(key))
         kind = storage.read_json(self.result(key) / "result.json")["type"]
@@ -167,6 +169,7 @@ class Cache:
             "created": {p.distribution: sources(p) for p in created},
             "files": hashes,
             "type": kind,
+            "summary": summary_of(result),
             # a dataset is saved as its recipe: what it holds is told by the key, which covers the files that it names
             "content": key if kind in ("dataset", "component") else storage.digest(hashes),
         }

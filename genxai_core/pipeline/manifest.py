@@ -55,6 +55,7 @@ class Manifest:
                     "status": "not run",
                     "seconds": None,
                     "result": None,
+                    "summary": "",
                     "error": None,
                 }
                 for name, step in plan.steps.items()
@@ -69,6 +70,7 @@ class Manifest:
             "status": "cached" if cached else "done",
             "seconds": note["seconds"],
             "result": note["type"],
+            "summary": note["summary"],
         }
         self.value["hashes"]["steps"][name] = {"key": key, "files": note["files"]}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from .. import registry, saving, storage
-from ..errors import GenxaiError, InputError, Interrupted, StepFailed, StorageError
+from ..errors import GenxaiError, GenxaiWarning, InputError, Interrupted, StepFailed, StorageError
 from ..guard import guard
 from ..plugins import Plugin
 from ..runtime import Runtime
@@ -229,17 +230,14 @@ class _Runner:
 
     def _export(self, name: str, note: Mapping[str, Any]) -> None:
         """Copy a result into the run folder, with its pictures, unless it is there already."""
-        from ..plots import png
-        from ..report import figures_of
-
         folder = self.out / "steps" / name
         if storage.is_complete(folder) and storage.read_json(folder / "content.json") == note["files"]:
             return
         with storage.directory(folder) as new:
             shutil.copytree(self.cache.result(self.keys[name]), new / "result")
             (new / "figures").mkdir()
-            for figure_name, figure in figures_of(self._load(name)).items():
-                (new / "figures" / f"{figure_name}.png").write_bytes(png(figure))
+            for figure_name, picture in _pictures(self._load(name), name).items():
+                (new / "figures" / f"{figure_name}.png").write_bytes(picture)
             storage.write_json(new / "content.json", note["files"])
 
     def _notify(self, hook: str, step: Planned, **more: Any) -> None:
@@ -265,6 +263,19 @@ class _Runner:
         told = StepFailed(f"steps.{step.name} ({step.use}): {kind}{error}")
         told.exit_code = error.exit_code if isinstance(error, GenxaiError) else 1
         return told
+
+
+def _pictures(result: Any, name: str) -> dict[str, bytes]:
+    """Draw a result. A drawing that fails costs the picture, not the result."""
+    from ..plots import png
+    from ..report import figures_of
+
+    try:
+        return {figure_name: png(figure) for figure_name, figure in figures_of(result).items()}
+    except Exception as error:
+        told = f"steps.{name}: its result cannot be drawn: {type(error).__name__}: {error}"
+        warnings.warn(told, GenxaiWarning, stacklevel=2)
+        return {}
 
 
 def _claim(out: Path) -> None:
