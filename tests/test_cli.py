@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import yaml
 
 from genxai_core import __version__, cli, registry
 from genxai_core.component import KINDS
@@ -229,108 +228,6 @@ def test_a_plugin_that_is_switched_off_says_so(genxai):
     assert done.returncode == 3
     assert "GENXAI_DISABLE_PLUGINS" in done.stderr
     assert genxai("doctor", **off).returncode == 0  # whoever switched it off knows
-
-
-# -- schema -------------------------------------------------------------------------------------------------------
-
-ANNOTATIONS = {"title", "description", "default", "$schema", "$defs"}
-TYPES = {"object": dict, "string": str, "integer": int, "array": list, "null": type(None), "boolean": bool}
-BOUNDS = {
-    "minimum": lambda v, b: v >= b,
-    "exclusiveMaximum": lambda v, b: v < b,
-    "maxLength": lambda v, b: len(v) <= b,
-    "minProperties": lambda v, b: len(v) >= b,
-    "maxProperties": lambda v, b: len(v) <= b,
-    "pattern": lambda v, b: re.search(b, v) is not None,
-    "const": lambda v, b: v == b,
-    "enum": lambda v, b: v in b,
-}
-
-
-def accepts(schema: dict, value: object, root: dict) -> bool:
-    """Validate as the JSON Schema specification says, for the keywords that ours uses; another one is an error."""
-    if "$ref" in schema:
-        target = root
-        for part in schema["$ref"].removeprefix("#/").split("/"):
-            target = target[part]
-        return accepts(target, value, root)
-    kind = schema.get("type")
-    if kind and (not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean")):
-        return False
-    for key, rule in schema.items():
-        if key in ANNOTATIONS or key in ("type", "additionalProperties"):
-            continue
-        if key == "anyOf":
-            fits = any(accepts(s, value, root) for s in rule)
-        elif key == "required":
-            fits = set(rule) <= set(value)
-        elif key == "properties":
-            fits = all(accepts(s, value[name], root) for name, s in rule.items() if name in value)
-        elif key == "patternProperties":
-            fits = all(accepts(s, v, root) for p, s in rule.items() for n, v in value.items() if re.search(p, n))
-        elif key == "propertyNames":
-            fits = all(accepts(rule, name, root) for name in value)
-        else:
-            fits = BOUNDS[key](value, rule)
-        if not fits:
-            return False
-    more = schema.get("additionalProperties", True)
-    if more is not True and kind == "object":
-        patterns = schema.get("patternProperties", {})
-        rest = {
-            n: v
-            for n, v in value.items()
-            if n not in schema.get("properties", {}) and not any(re.search(p, n) for p in patterns)
-        }
-        return not rest if more is False else all(accepts(more, v, root) for v in rest.values())
-    return True
-
-
-@pytest.fixture
-def schema(call):
-    code, out, _ = call("schema")
-    assert code == 0
-    return json.loads(out)
-
-
-@pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)
-def test_the_schema_accepts_our_pipelines(schema, path):
-    assert accepts(schema, yaml.safe_load(path.read_text()), schema)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda p: p.update(genxai=2),
-        lambda p: p.pop("genxai"),
-        lambda p: p.pop("name"),
-        lambda p: p.update(nmae="x"),
-        lambda p: p.update(seed=-1),
-        lambda p: p.update(seed="0"),
-        lambda p: p.update(steps={}),
-        lambda p: p.update(steps=[]),
-        lambda p: p["steps"]["gan"].pop("use"),
-        lambda p: p["steps"]["gan"].update(use="no slash"),
-        lambda p: p["steps"]["gan"].update(wiht={}),
-        lambda p: p["steps"]["gan"].update(call=[]),
-    ],
-)
-def test_the_schema_refuses_what_the_reader_refuses(schema, genxai, tmp_path, change):
-    pipeline = yaml.safe_load((ROOT / "tests/fixtures/tiny.yaml").read_text())
-    assert accepts(schema, pipeline, schema)
-    change(pipeline)
-    assert not accepts(schema, pipeline, schema)
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump(pipeline))
-    done = genxai("check", "p.yaml", "--plugin", ROOT / "tests/fixtures/tiny.py")
-    assert done.returncode == 2
-    assert one_line(done.stderr)
-
-
-def test_the_schema_offers_the_names_of_steps(schema):
-    offered = schema["$defs"]["Step"]["properties"]["use"]["anyOf"][0]["enum"]
-    assert set(offered) >= {n for n in INSTALLED if not n.startswith("explanation/")}
-    assert not [n for n in offered if n.startswith("explanation/")]
-    assert schema["$schema"].startswith("https://json-schema.org/")
 
 
 # -- the program itself -------------------------------------------------------------------------------------------
