@@ -66,8 +66,10 @@ class Explanation:
         Raises
         ------
         ExplainerError
-            If the type has nothing per sample and there is more than one part.
+            If there are none, or the type has nothing per sample and there is more than one part.
         """
+        if not parts:
+            raise ExplainerError("there are no results to join")
         if len(parts) > 1 and not cls.per_sample:
             raise ExplainerError(
                 f"{cls.__name__} declares no per_sample fields, so results of batches cannot be joined"
@@ -116,13 +118,13 @@ class Explanation:
 
         path = Path(path)
         storage.verify(path)
-        head = storage.read_json(path / "explanation.json")
-        if head.get("format") != FORMAT:
-            raise StorageError(f"{path}: format {head.get('format')}; this genxai reads {FORMAT}: update genxai-core")
-        name = str(head["type"])
+        head = storage.read_head(path / "explanation.json", FORMAT)
+        name = str(head.get("type"))
         if not name.startswith("explanation/"):
             raise StorageError(f"{path}: type {name!r} is not an explanation")
-        values = storage.unpack(head["fields"], storage.read_tensors(path / "arrays.safetensors"))
+        values = storage.unpack(head.get("fields"), storage.read_tensors(path / "arrays.safetensors"))
+        if not isinstance(values, dict):
+            raise StorageError(f"{path}: explanation.json has no fields; delete it and run again")
         try:
             kind: type[Explanation] = registry.resolve(name)
         except RegistryError:
@@ -151,7 +153,8 @@ class Explanation:
     def _repr_html_(self) -> str:
         from .plots import html
 
-        return html(self.plot(), repr(self))
+        count = f", {len(self)} samples" if self.per_sample else ""
+        return html(self.plot(), f"{type(self).__name__}{count}")
 
 
 @dataclass(frozen=True, eq=False)

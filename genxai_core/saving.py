@@ -6,7 +6,7 @@ again through the registry: no pickle, ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 
 from . import registry, storage
 from .component import Spec
-from .errors import StorageError
+from .errors import StorageError, one_line
 from .explanation import Explanation
 from .guard import guard
 from .interfaces import Dataset
@@ -65,22 +65,24 @@ def describe(value: Any) -> Any:
     return type(value).__qualname__
 
 
-def _encode(value: Any, owner: str) -> Any:
-    """Replace components in a recipe's parameters by tagged recipes."""
+def _encode(value: Any, saved: Set[int]) -> Any:
+    """Replace components in a recipe's parameters by tagged recipes, models with their weights.
+
+    ``saved`` holds the ids of modules whose weights are saved already, as parts of the model whose recipe this is.
+    """
     if isinstance(value, Spec):
-        return {"$spec": [value.use, {k: _encode(v, owner) for k, v in value.params.items()}]}
+        return {"$spec": [value.use, {k: _encode(v, saved) for k, v in value.params.items()}]}
     if isinstance(value, list | tuple):
-        return type(value)(_encode(v, owner) for v in value)
+        return type(value)(_encode(v, saved) for v in value)
     if isinstance(value, Mapping):
-        return {k: _encode(v, owner) for k, v in value.items()}
+        return {k: _encode(v, saved) for k, v in value.items()}
     if value is None or isinstance(value, bool | int | float | str | Path | torch.Tensor):
         return value
-    recipe = recipe_of(value)
-    if recipe is None:
-        raise StorageError(
-            f"{owner} was built with a {type(value).__name__} that is not a registered component, so it cannot be saved"
-        )
-    return {"$built": [recipe.use, {k: _encode(v, owner) for k, v in recipe.params.items()}]}
+    recipe = _recipe(value)
+    encoded: list[Any] = [recipe.use, {k: _encode(v, saved) for k, v in recipe.params.items()}]
+    if isinstance(value, nn.Module) and id(value) not in saved:
+        encoded.append(dict(value.state_dict()))
+    return {"$built": encoded}
 
 
 def _decode(value: Any) -> Any:
@@ -91,8 +93,9 @@ def _decode(value: Any) -> Any:
             use, params = value["$spec"]
             return Spec(use, _decode(params))
         if set(value) == {"$built"}:
-            use, params = value["$built"]
-            return registry.default().create(use, params=_decode(params))
+            use, params, *weights = value["$built"]
+            built = registry.default().create(use, params=_decode(params))
+            return _load_weights(built, weights[0], use) if weights else built
         return {k: _decode(v) for k, v in value.items()}
     return value
 
@@ -109,7 +112,8 @@ def _recipe(built: Any) -> Spec:
 
 def _pack_recipe(built: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     recipe = _recipe(built)
-    tree, tensors = storage.pack({"use": recipe.use, "with": _encode(dict(recipe.params), recipe.use)})
+    saved = {id(m) for m in built.modules()} if isinstance(built, nn.Module) else set()
+    tree, tensors = storage.pack({"use": recipe.use, "with": _encode(dict(recipe.params), saved)})
     return tree, {f"recipe.{k}": v for k, v in tensors.items()}
 
 
@@ -151,20 +155,33 @@ def load_model(path: Path | str) -> nn.Module:
 def _write_model(model: nn.Module, folder: Path, name: str) -> Any:
     tree, tensors = _pack_recipe(model)
     weights = {f"weights.{k}": v for k, v in model.state_dict().items()}
-    storage.write_tensors(folder / f"{name}.safetensors", {**tensors, **weights})
+    storage.write_tensors(_model_file(folder, name), {**tensors, **weights})
     return tree
 
 
 def _read_model(tree: Any, folder: Path, name: str) -> nn.Module:
-    tensors = storage.read_tensors(folder / f"{name}.safetensors")
+    tensors = storage.read_tensors(_model_file(folder, name))
     model: nn.Module = _build(tree, {k: v for k, v in tensors.items() if k.startswith("recipe.")})
     weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
+    return _load_weights(model, weights, f"{folder}: {name}")
+
+
+def _load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> nn.Module:
+    precisions = {v.dtype for v in weights.values() if v.is_floating_point()}
+    if len(precisions) == 1:
+        model.to(precisions.pop())  # a model that was made double comes back double
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise StorageError(f"{folder}: the weights of {name} do not fit its architecture: {reason}") from None
+        raise StorageError(f"{what}: the weights do not fit the architecture: {reason}") from None
     return model.eval()
+
+
+def _model_file(folder: Path, name: str) -> Path:
+    if name == "training" or not name.isidentifier():
+        raise StorageError(f"a model cannot be saved under the name {name!r}; use an identifier other than 'training'")
+    return folder / f"{name}.safetensors"
 
 
 # -- any result -------------------------------------------------------------------------------------------------
@@ -220,14 +237,15 @@ def load_result(path: Path | str) -> Any:
         If a component in it is not installed.
     """
     with guard():  # building a model draws its first weights; the caller's random generators are left as they are
-        return _load(Path(path))
+        try:
+            return _load(Path(path))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StorageError(f"{path}: cannot be read, {one_line(error)}; delete it and run again") from error
 
 
 def _load(path: Path) -> Any:
     storage.verify(path)
-    head = storage.read_json(path / "result.json")
-    if head.get("format") != FORMAT:
-        raise StorageError(f"{path}: format {head.get('format')}; this genxai reads {FORMAT}: update genxai-core")
+    head = storage.read_head(path / "result.json", FORMAT)
     kind = head.get("type")
     if kind == "explanation":
         return Explanation.load(path)

@@ -64,6 +64,22 @@ def read_json(path: Path | str) -> Any:
         raise StorageError(f"{path}: damaged JSON ({error}); delete it and run again") from None
 
 
+def read_head(path: Path | str, version: int) -> dict[str, Any]:
+    """Read the JSON that describes a saved folder, and check its ``format``.
+
+    Raises
+    ------
+    StorageError
+        If it is missing, malformed, or of another format.
+    """
+    head = read_json(path)
+    if not isinstance(head, dict):
+        raise StorageError(f"{path}: damaged; delete it and run again")
+    if head.get("format") != version:
+        raise StorageError(f"{path}: format {head.get('format')}; this genxai reads {version}: update genxai-core")
+    return head
+
+
 def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     """Read a safetensors file.
 
