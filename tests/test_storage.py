@@ -278,6 +278,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path, content):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damaged_weights_only_ever_give_weights_or_a_storage_error(tmp_path):
     path, rng = tmp_path / "f.pt", random.Random(0)
     seeds = []
