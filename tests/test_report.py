@@ -13,9 +13,12 @@ import subprocess
 import sys
 import types
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib.font_manager import get_font
+from matplotlib.ft2font import LoadFlags
 from PIL import Image
 
 from genxai_core import plots, registry, saving, storage
@@ -213,11 +216,129 @@ def test_maps_of_other_images_stay_apart(tmp_path, plugins):
 def test_metrics_stand_in_one_table_with_their_directions(run, plugins):
     plugins()
     page = report(run)
-    table = re.search(r"<caption>metric/kid</caption>.*?</table>", page, re.S)[0]
+    table = re.search(r"<caption[^>]*>metric/kid</caption>.*?</table>", page, re.S)[0]
     heads = re.findall(r'<th scope="col">(.*?)</th>', table)
     assert [re.sub("<.*?>", "", head).strip() for head in heads] == ["step", "kid ↓", "n", "coverage ↑"]
     rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)[1:]]
     assert rows == [["kid_plain", "0.1235", "64", "–"], ["kid_guided", "0.1", "–", "0.75"]]
+
+
+def test_trainings_that_share_no_series_have_figures_of_their_own(tmp_path, plugins):
+    plugins()
+    gan, judge = {"step": [0, 1], "d_loss": [1.0, 2.0]}, {"step": [0, 1], "accuracy": [0.5, 0.9]}
+    results = {
+        ("judge", "trainer/classifier"): Trained({}, judge),
+        ("gan", "trainer/gan"): Trained({}, gan),
+        ("xai", "trainer/xai-gan"): Trained({}, {**gan, "mask": [0.1, 0.2]}),
+    }
+    page = Page(report(write_run(tmp_path / "r", results)))
+    assert [img["alt"] for img in page.all("img")] == [
+        "Training curves of judge, one panel per series",
+        "Training curves of gan, xai, one panel per series",
+    ]
+    assert page.text.count("Bold: running mean.") == 1
+
+
+def test_a_training_that_measured_what_two_others_did_joins_them(tmp_path, plugins):
+    plugins()
+    series = {"a": ["x"], "b": ["y"], "c": ["z"], "d": ["x", "y"]}
+    results = {(n, "trainer/t"): Trained({}, {"step": [0], **{s: [1.0] for s in had}}) for n, had in series.items()}
+    page = Page(report(write_run(tmp_path / "r", results)))
+    assert [img["alt"].split(", one")[0] for img in page.all("img")] == [
+        "Training curves of c",
+        "Training curves of a, b, d",
+    ]
+
+
+def setups(page):
+    """Return the parameters that each card shows, by step."""
+    found = {}
+    for card in re.findall(r"<article.*?</article>", page, re.S):
+        shown = "".join(re.findall(r'facts setup">(.*?)</dl>', card, re.S))
+        found[re.search(r"<h3>(\w+) ", card)[1]] = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", shown)
+    return found
+
+
+def test_a_seed_is_shown_once_and_only_where_it_is_not_the_pipelines(tmp_path, plugins):
+    plugins()
+    entries = {
+        "same": {"seed": 7, "with": {"seed": 7, "n": 3}},
+        "own": {"seed": 9, "with": {"n": 3}},
+        "both": {"seed": 9, "with": {"seed": 9}},
+        "other": {"seed": 7, "with": {"seed": 5}},
+        "two": {"seed": 9, "with": {"seed": 5}},
+    }
+    run = write_run(tmp_path / "r", {(name, "metric/kid"): {"kid": 1.0} for name in entries}, entries=entries)
+    assert setups(report(run)) == {
+        "same": [("n", "3")],
+        "own": [("n", "3"), ("seed", "9")],
+        "both": [("seed", "9")],
+        "other": [("seed", "5")],
+        "two": [("seed", "5"), ("step&#39;s seed", "9")],
+    }
+
+
+def test_what_a_training_decided_is_not_repeated_where_it_was_told_so(tmp_path, plugins):
+    plugins()
+    trained = Trained({}, {}, {"steps": 3, "alpha": 0.5})
+    entries = {"t": {"seed": 7, "with": {"steps": 3, "alpha": 0.25}}}
+    page = report(write_run(tmp_path / "r", {("t", "trainer/t"): trained}, entries=entries))
+    assert re.findall(r"<dt>(\w+)</dt><dd>([\d.]+)</dd>", page)[:3] == [
+        ("alpha", "0.25"),
+        ("steps", "3"),
+        ("alpha", "0.5"),
+    ]
+    assert page.count("<dt>steps</dt>") == 1
+
+
+def test_what_several_steps_use_is_introduced_once_at_the_top(tmp_path, plugins):
+    plugins()
+    two = {("a", "metric/kid"): {"kid": 1.0}, ("b", "metric/kid"): {"kid": 2.0}}
+    page = report(write_run(tmp_path / "two", two))
+    assert page.count("kernel inception distance, tested") == 1
+    assert page.index("kernel inception distance, tested") < page.index("<caption") < page.index("<article")
+    one = report(write_run(tmp_path / "one", {("a", "metric/kid"): {"kid": 1.0}}))
+    assert one.count("kernel inception distance, tested") == 1
+    assert one.index("kernel inception distance, tested") > one.index("<article")
+
+
+def test_a_manifest_without_summaries_gets_them_from_the_results(tmp_path, plugins):
+    plugins()
+    run = write_run(tmp_path / "r", {("k", "metric/kid"): {"kid": 0.123456}}, entries={"k": {"summary": None}})
+    assert "<td>kid 0.1235</td>" in report(run)
+
+
+@pytest.mark.parametrize(("others", "wide"), [(0, True), (1, False)])
+def test_images_that_stand_alone_take_the_whole_width(tmp_path, plugins, others, wide):
+    plugins()
+    results = {(f"d{i}", "dataset/d"): Samples(images(40), value_range=(0.0, 1.0)) for i in range(1 + others)}
+    page = Page(report(write_run(tmp_path / "r", results)))
+    shapes = [int(img["width"]) / int(img["height"]) for img in page.all("img")]
+    assert all((shape > 3) == wide for shape in shapes)
+    assert sum(a.get("class") == "picture wide" for a in page.all("figure")) == int(wide)
+
+
+def test_maps_without_a_target_are_read_by_their_own_scale(tmp_path, plugins):
+    plugins()
+    active = attribution(notes={"meaning": ("less active", "more active"), "layer": "f.1"})
+    page = Page(report(write_run(tmp_path / "r", {("e", "explainer/e"): active})))
+    assert "Red is more active, blue is less active; white is zero." in page.text
+    assert "target logit" not in page.text
+    assert "f.1" in page.text
+    both = {("e", "explainer/e"): active, ("s", "explainer/s"): attribution()}
+    page = Page(report(write_run(tmp_path / "both", both)))
+    said = (
+        "Red pixels speak for the target logit (index 0), blue ones against it; beside the scale that says so, red is"
+    )
+    assert f"{said} more active, blue is less active; white is zero." in page.text
+
+
+def test_a_table_that_fails_is_told(tmp_path, plugins, monkeypatch):
+    plugins()
+    monkeypatch.setattr(Attribution, "table", lambda self: 1 / 0)
+    page = Page(report(write_run(tmp_path / "r", {("a", "explainer/a"): attribution()})))
+    assert "The result cannot be told in full: ZeroDivisionError: division by zero" in page.text
+    assert len(page.all("img")) == 1
 
 
 def test_components_are_introduced_also_nested_ones_and_papers_are_links(run, plugins, monkeypatch):
@@ -626,9 +747,83 @@ def test_the_sketch_follows_references_and_leaves_out_what_they_imply():
     columns = {node.name: node.x for node in drawn.nodes}
     assert columns["a"] == columns["d"] == 0 < columns["b"] < columns["c"]
     assert len(drawn.paths) == 2  # a to c is implied by a to b to c
-    boxes = [(n.x, n.y) for n in drawn.nodes]
-    assert len(set(boxes)) == 4
-    assert all(0 <= x <= drawn.width - graph.WIDE and 0 <= y <= drawn.height - graph.HIGH for x, y in boxes)
+    assert len({(n.x, n.y) for n in drawn.nodes}) == 4
+    assert all(0 <= n.x <= drawn.width - n.wide and 0 <= n.y <= drawn.height - graph.HIGH for n in drawn.nodes)
+
+
+def test_no_arrow_of_the_sketch_runs_under_a_box():
+    told = {
+        "data": {},
+        "judge": {"call": {"x": "$data"}},
+        "gan": {"call": {"x": "$data"}},
+        "fakes": {"call": {"x": "$gan.generator"}},
+        "floor": {"call": {"x": "$judge"}},
+        "kid": {"call": {"x": "$fakes"}, "with": {"judge": "$judge.classifier"}},
+        "more": {"call": {"x": "$kid", "y": "$judge"}},
+        "last": {"call": {"x": "$kid"}, "with": {"judge": "$floor"}},
+    }
+    drawn = graph.sketch(told)
+    assert len(drawn.paths) == 9
+    crossed = 0
+    for path in drawn.paths:
+        x, y, lanes = 0.0, 0.0, []
+        for command, numbers in re.findall(r"([MCH])([\d.,\s-]*)", path):
+            values = [float(v) for v in re.split(r"[,\s]+", numbers.strip())]
+            if command == "H":
+                lanes.append((x, values[0], y))
+                x = values[0]
+            else:
+                x, y = values[-2:]
+        for begin, end, height in lanes:
+            crossed += 1
+            for node in drawn.nodes:
+                apart = end <= node.x or begin >= node.x + node.wide
+                assert apart or not node.y - 5 < height < node.y + graph.HIGH + 5
+    assert crossed == 2  # from judge to kid, and from floor to last, over a column each
+
+
+def drawn_width(text, size, face="DejaVuSans-Bold.ttf"):
+    font = get_font(f"{mpl.get_data_path()}/fonts/ttf/{face}")
+    font.set_size(size, 72)
+    font.set_text(text, 0.0, flags=LoadFlags.NO_HINTING)
+    return font.get_width_height()[0] / 64
+
+
+ASCII = "".join(map(chr, range(33, 127)))
+
+
+@pytest.mark.parametrize("character", ASCII)
+def test_no_letter_is_wider_than_estimated(character):
+    repeated = character * 50
+    real = drawn_width(repeated, graph.NAME)
+    assert real <= graph.width(repeated, graph.NAME) <= 2.5 * real
+
+
+def test_long_names_fit_their_boxes_and_keep_both_ends():
+    names = ["saliency-of-generated", "integrated-gradients-of-real", "m" * 63, "short", "W_" * 25]
+    drawn = graph.sketch({name: {"use": "explainer/integrated-gradients-of-everything"} for name in names})
+    for node, name in zip(drawn.nodes, names):
+        room = node.wide - 2 * graph.MARGIN
+        assert drawn_width(node.label, graph.NAME) <= room
+        assert drawn_width(node.sort, graph.KIND, "DejaVuSans.ttf") <= room
+        assert node.name == name
+        front, dots, back = node.label.partition("…")
+        assert name.startswith(front)
+        assert name.endswith(back)
+        assert dots or front == name
+    assert [n.label for n in drawn.nodes][:2] == names[:2]
+    assert drawn.nodes[2].label.count("m") >= 12
+    narrow = graph.sketch({"a": {"use": "x/y"}, "b": {"use": "x/y"}})
+    assert {n.wide for n in narrow.nodes} == {graph.NARROWEST}
+
+
+def test_the_whole_name_is_a_box_s_title(tmp_path, plugins):
+    plugins()
+    name = "a-very-long-name-of-a-step-" + "x" * 40
+    run = write_run(tmp_path / "r", {(name, "metric/kid"): {"kid": 1.0}, ("b", "metric/kid"): {"kid": 1.0}})
+    page = report(run)
+    assert f"<title>{name}: metric/kid, done</title>" in page
+    assert re.search(r'class="name".*?>a-very-long.*?…x+</text>', page)
 
 
 def test_a_sketch_of_steps_in_a_cycle_or_of_too_many_is_no_trouble():

@@ -61,7 +61,8 @@ def write_report(run: Path | str, *, notify: Notify | None = None) -> Path:
 def render(run: Path, manifest: Mapping[str, Any], notify: Notify, max_bytes: int = MAX_BYTES) -> str:
     """Return the page, below ``max_bytes`` whatever pictures there are."""
     entries = _entries(manifest)
-    steps = [read_step(run, i, name, entry, notify) for i, (name, entry) in enumerate(entries.items(), 1)]
+    seed = manifest.get("seed")
+    steps = [read_step(run, i, name, entry, seed, notify) for i, (name, entry) in enumerate(entries.items(), 1)]
     told = chapters(steps)
     context = _context(run, manifest, entries, steps, told)
     pictures = list(_pictures(told))

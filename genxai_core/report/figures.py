@@ -43,6 +43,15 @@ def figures_of(result: Any) -> dict[str, Figure]:
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
+def wide_grid(result: Samples | Dataset) -> Figure:
+    """Draw the images of `figures_of` in rows of 16, for where nothing stands beside them."""
+    shown = result[: min(64, len(result))]
+    names = None
+    if shown.labels is not None and shown.class_names:
+        names = [shown.class_names[int(i)] for i in shown.labels]
+    return plots.image_grid(shown.images, shown.value_range, labels=names, columns=min(16, len(shown)))
+
+
 @dataclass(frozen=True)
 class Embedded:
     """A picture as the page holds it; ``reason`` says why there is none.

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import registry, saving
+from .. import plots, registry, saving
 from ..errors import GenxaiError, GenxaiWarning, RegistryError
 from ..explanation import Attribution, Explanation, GenericExplanation
+from ..interfaces import Dataset
 from ..samples import Samples
 from ..trained import Trained
 from . import graph
@@ -27,11 +28,12 @@ FINISHED = ("done", "cached")
 
 @dataclass(frozen=True)
 class About:
-    """What a component is, in its plugin's words, and where it comes from."""
+    """What a component is, in its plugin's words, and where it comes from; ``named`` where nothing else names it."""
 
     use: str
     summary: str
     paper: list[Piece]
+    named: bool = False
 
 
 @dataclass
@@ -60,15 +62,9 @@ class Step:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_step(run: Path, number: int, name: str, entry: Mapping[str, Any], notify: Notify) -> Step:
-    """Read a step; whatever is wrong with it is said in it, and nothing is raised."""
+def read_step(run: Path, number: int, name: str, entry: Mapping[str, Any], seed: Any, notify: Notify) -> Step:
+    """Read a step; whatever is wrong with it is said in it, and nothing is raised. ``seed`` is the pipeline's."""
     use, seconds = str(entry.get("use", "")), entry.get("seconds")
-    setup = Facts()
-    for group in ("with", "call"):
-        values = entry.get(group)
-        for key, value in values.items() if isinstance(values, Mapping) else ():
-            setup.add(str(key), value)
-    setup.add("seed", entry.get("seed"))
     step = Step(
         number=number,
         name=clip(name, 200),
@@ -78,8 +74,8 @@ def read_step(run: Path, number: int, name: str, entry: Mapping[str, Any], notif
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         summary=clip(entry.get("summary") or "", 500),
         parents=[clip(p, 200) for p in graph.parents(entry)],
-        about=[_about(u) for u in dict.fromkeys([use, *_nested(entry.get("with"))])],
-        setup=setup,
+        about=[_about(u, u != use) for u in dict.fromkeys([use, *_nested(entry.get("with"))])],
+        setup=_setup(entry, seed),
         error=clip(entry.get("error") or ""),
     )
     if step.status not in FINISHED:
@@ -94,22 +90,39 @@ def read_step(run: Path, number: int, name: str, entry: Mapping[str, Any], notif
         step.problem = f"The result cannot be read: {_said(error)}"
         _stored_pictures(step, folder)
         return step
-    _describe(step)
+    try:
+        _describe(step, entry.get("with"))
+    except Exception as error:  # table() may be a third party's
+        step.problem = f"The result cannot be told in full: {_said(error)}"
     _draw(step, folder)
     _ask(step, notify)
     return step
 
 
+def _setup(entry: Mapping[str, Any], seed: Any) -> Facts:
+    """Return what a step was told. Its seed is said once, and only where it is not the pipeline's."""
+    setup, own = Facts(), entry.get("seed")
+    given = {group: dict(v) if isinstance(v := entry.get(group), Mapping) else {} for group in ("with", "call")}
+    if given["with"].get("seed") == own:
+        given["with"].pop("seed", None)
+    for values in given.values():
+        for key, value in values.items():
+            setup.add(str(key), value)
+    if own != seed:
+        setup.add("step's seed" if "seed" in given["with"] else "seed", own)
+    return setup
+
+
 # -- the component ----------------------------------------------------------------------------------------------
 
 
-def _about(use: str) -> About:
+def _about(use: str, named: bool) -> About:
     entry = registry.catalogue().get(use.partition("@")[0])
     try:
         summary = registry.default().find(use).component.summary
     except RegistryError:
         summary = entry.summary if entry else ""
-    return About(clip(use, 200), clip(summary, 500), linked(entry.paper) if entry else [])
+    return About(clip(use, 200), clip(summary, 500), linked(entry.paper) if entry else [], named)
 
 
 def _nested(value: Any) -> Iterator[str]:
@@ -146,14 +159,16 @@ def _said(error: BaseException) -> str:
     return clip(error if isinstance(error, GenxaiError) else f"{type(error).__name__}: {error}", 1000)
 
 
-def _describe(step: Step) -> None:
-    result = step.result
+def _describe(step: Step, given: Any) -> None:
+    result, given = step.result, given if isinstance(given, Mapping) else {}
+    step.summary = step.summary or summary_of(result)
     if isinstance(result, Trained):
         for name, model in result.models.items():
             step.facts.add(name, summary_of(model))
         for key, value in result.info.items():
-            step.facts.add(str(key).replace("_", " "), value)
-    elif isinstance(result, Samples):
+            if key not in given or given[key] != value:  # else it stands among the parameters
+                step.facts.add(str(key).replace("_", " "), value)
+    elif isinstance(result, Samples | Dataset):
         step.facts.add("images", f"{len(result)} of {'×'.join(map(str, result.image_shape))} (C×H×W)")
         step.facts.add("pixel values", "{:g} to {:g}".format(*result.value_range))
     elif isinstance(result, Mapping):
@@ -165,6 +180,8 @@ def _describe(step: Step) -> None:
         step.table = tabulate(rows) if rows else None
         notes = getattr(result, "notes", None)
         for key, value in notes.items() if isinstance(notes, Mapping) else ():
+            if key == "meaning":  # stands at the scale
+                continue
             step.notes.add(str(key).replace("_", " "), value)
         if isinstance(result, GenericExplanation):
             kind = clip(result.original_type, 100)
@@ -196,18 +213,23 @@ def _words(step: Step) -> tuple[str, str]:
         return f"Training curves of {step.name}", "Pale: as measured. Bold: running mean."
     if isinstance(result, Explanation):
         return f"The explanation {step.name}", ""
-    return f"Grid of images: {step.summary or step.name}", ""
+    return f"Grid of images: {step.summary}", ""
 
 
 def maps_caption(results: Iterable[Attribution]) -> str:
     """Say how to read maps."""
     results = list(results)
-    targets = sorted({int(t) for r in results for t in r.target})  # type: ignore[union-attr]
+    targets = sorted({int(t) for r in results if plots.meaning_of(r) == plots.MEANING for t in r.target})  # type: ignore[union-attr]
     shown = ", ".join(map(str, targets[:8])) + (", …" if len(targets) > 8 else "")
-    summed = "; channels are summed" if any(r.maps.ndim == 4 for r in results) else ""
+    summed = "; channels are summed" if any(r.maps.ndim == 4 and r.maps.shape[1] > 1 for r in results) else ""
+    meanings = list(dict.fromkeys(plots.meaning_of(r) for r in results))
+    usual = plots.MEANING in meanings
+    said = [f"red pixels speak for the target logit (index {shown}), blue ones against it"] if usual else []
+    beside = "beside the scale that says so, " if usual else ""
+    said += [f"{beside}red is {top}, blue is {low}" for low, top in meanings if (low, top) != plots.MEANING]
+    text = "; ".join([*said, "white is zero"])
     return (
-        f"Red pixels speak for the target logit (index {shown}), blue ones against it, white is zero, "
-        f"unless a step's note says otherwise. Each map has its own scale, symmetric about zero; its end is written "
+        f"{text[0].upper()}{text[1:]}. Each map has its own scale, symmetric about zero; its end is written "
         f"below{summed}."
     )
 
