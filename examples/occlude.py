@@ -4,7 +4,7 @@ from genxai_core import Attribution, Component, Explainer, hookimpl
 
 
 class Occlude(Explainer):
-    """Drop of the logit when a 4x4 block is filled with the image's mean. Maps ``[N, H, W]``, in logits."""
+    """Drop of the logit when a 4x4 block is filled with the mean. Maps [N, H, W], in logits."""
 
     explains, accepts, returns = "discriminator", "images", Attribution
 
@@ -22,4 +22,4 @@ class Occlude(Explainer):
 @hookimpl
 def genxai_components():
     """Register it. This function must not import torch, and need not: importing genxai_core does not."""
-    return [Component("explainer", "occlude", "occlude:Occlude", "mean-fill occlusion of 4x4 blocks")]
+    return [Component("explainer", "occlude", "occlude:Occlude", "mean-fill occlusion")]

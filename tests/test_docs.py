@@ -234,6 +234,20 @@ def test_the_tutorial_shows_the_example():
     assert titled(TUTORIAL, "occlude.py") == OCCLUDE.read_text()
 
 
+def test_the_readme_shows_the_example_too():
+    """Apart from docstrings, which the README has fewer of."""
+    (shown,) = (code for code in to_run(ROOT / "README.md") if "class Occlude" in code)
+    assert without_docstrings(shown) == without_docstrings(OCCLUDE.read_text())
+
+
+def without_docstrings(code: str) -> str:
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.unparse(tree)
+
+
 def test_an_explainer_of_ones_own_takes_fifteen_lines():
     tree = ast.parse(OCCLUDE.read_text())
     lines = {n for n, line in enumerate(OCCLUDE.read_text().splitlines(), 1) if line.strip()}
