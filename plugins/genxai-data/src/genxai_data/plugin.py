@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from genxai_core import Component, hookimpl
+
+if TYPE_CHECKING:
+    from genxai_core.report import Section
 
 
 @hookimpl
@@ -42,3 +46,11 @@ def genxai_components() -> Iterable[Component]:
             "MNIST, FashionMNIST, KMNIST, CIFAR10, CIFAR100 and SVHN from a local folder; downloads nothing",
         ),
     ]
+
+
+@hookimpl
+def genxai_report_sections(result: Any) -> Iterable[Section]:
+    """Return class counts, and a picture of the masks, for results that are images."""
+    from .report_section import sections
+
+    return list(sections(result))
