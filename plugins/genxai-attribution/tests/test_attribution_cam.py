@@ -67,6 +67,17 @@ def test_eigencam_is_the_first_principal_component(make_dcgan, images, layer):
         assert np.corrcoef(ours.flatten(), points.sum(1))[0, 1] > 0
 
 
+@pytest.mark.parametrize(
+    ("method", "ends"),
+    [("gradcam", ["against", "for"]), ("layercam", ["against", "for"]), ("eigencam", ["less active", "more active"])],
+)
+def test_the_scale_of_a_picture_says_what_its_ends_mean(make_dcgan, images, tmp_path, method, ends):
+    found = Cam(method).explain(make_dcgan().eval(), images)
+    for attribution in (found, gx.Attribution.load(found.save(tmp_path / method))):
+        bar = attribution.plot().axes[1]
+        assert [label.get_text() for label in bar.get_yticklabels()] == [ends[0], "0", ends[1]]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("method", METHODS)

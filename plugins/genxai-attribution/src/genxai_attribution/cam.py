@@ -102,11 +102,13 @@ class Cam(Explainer):
     def _explain(self, model: Discriminator, images: Tensor, target: int | None) -> Attribution:
         target = target or 0
         maps, layer, logits = self.at_layer(model, images, target)
+        # What the ends of the scale mean, where they are not for and against the target.
+        meaning = {"meaning": ("less active", "more active")} if self.method == "eigencam" else {}
         return Attribution(
             maps=_upsampled(maps, images),
             target=target,
             logits=logits,
-            notes={"method": self.method, "layer": layer.name, "resolution": layer.resolution},
+            notes={"method": self.method, "layer": layer.name, "resolution": layer.resolution, **meaning},
         )
 
 
