@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
+import json
+import runpy
 import subprocess
 import sys
 import tokenize
@@ -229,3 +231,14 @@ def test_the_search_finds_what_it_looks_for(source, found):
 def test_code_runs_out_of_data_nowhere_but_where_it_is_allowed():
     found = {(risk, path.relative_to(ROOT).as_posix()) for path in SOURCES for risk in risks(path.read_text())}
     assert found == {(risk, path) for risk, paths in ALLOWED.items() for path in paths}
+
+
+# -- figures that the docs quote ----------------------------------------------------------------------------------
+
+
+def test_the_page_on_times_is_written_from_its_kept_figures():
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "list_time.py"))
+    kept = json.loads(benchmark["FIGURES"].read_text())
+    assert benchmark["PAGE"].read_text() == benchmark["page"](kept)
+    assert kept["runs"] >= 15
+    assert all(len(s["user"]) == len(s["wall"]) == kept["runs"] for s in kept["seconds"].values())
