@@ -153,7 +153,7 @@ def test_panels_without_a_series_are_removed():
 
 def test_of_curves_that_coincide_each_can_be_seen():
     history = {"loss": list(np.linspace(0, 1, 100))}
-    drawn = pixels_of(plots.curves_compared({name: history for name in "abc"}), dpi=200)
+    drawn = pixels_of(plots.curves_compared(dict.fromkeys("abc", history)), dpi=200)
     for colour in plots.COLOURS[:3]:
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         inside = drawn[: int(drawn.shape[0] * 0.75)]  # above the legend
