@@ -204,7 +204,8 @@ class Registry:
             raise BadParameter(f"{where or full_name}: {' '.join(str(error).split())}") from error
         from . import saving  # imports torch, which whoever builds a component needs anyway
 
-        saving.stamp(built, str(name), params)  # with its @distribution, if it took one to tell two providers apart
+        alone = sum(p.component.full_name == full_name for p in self.provided()) == 1
+        saving.stamp(built, full_name if alone else f"{full_name}@{provided.plugin.distribution}", params)
         return built
 
 
