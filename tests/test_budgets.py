@@ -74,6 +74,7 @@ LONGER = {  # tests that may be longer, until somebody splits them; no source is
     "tests/test_explaining.py",
     "tests/test_report.py",
     "tests/test_storage.py",
+    "tests/test_training.py",
 }
 LINES_OF_CODE_OF_THE_CORE = 5000  # docs/decisions/0002 says why not 3,000
 
