@@ -280,7 +280,7 @@ def test_the_class_docstring_wins_over_the_constructor_and_both_are_read():
 def test_no_docstring_and_a_strange_one_give_empty_texts():
     class Strange:
         """Parameters
-        ----------"""  # noqa: D
+        ----------"""
 
         def __init__(self, a: int) -> None: ...
 

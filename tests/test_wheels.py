@@ -141,7 +141,7 @@ def third_party(folder: Path) -> set[str]:
 
 
 OPTIONAL = {CORE: {"pandas", "torchmetrics"}}  # an extra; and whoever hands us a torchmetrics metric has it
-ALONG = {"torch": CORE, "markupsafe": "jinja2"}  # part of the other's own interface
+ALONG = {"torch": CORE}  # part of the other's own interface
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ class Manifest:
                 name: {
                     "use": step.use,
                     "kind": step.kind,
-                    "with": plain(dict(step.params)),
-                    "call": plain(dict(step.call)),
+                    "with": plain(dict(step.params), plan.roots),
+                    "call": plain(dict(step.call), plan.roots),
                     "seed": step.seed,
                     "status": "not run",
                     "seconds": None,
@@ -103,18 +103,18 @@ class Manifest:
         storage.write_json(out / "manifest.json", self.value)
 
 
-def plain(value: Any) -> Any:
-    """Spell arguments as the pipeline file would."""
+def plain(value: Any, roots: Sequence[Path]) -> Any:
+    """Spell arguments as the pipeline file would, paths from the granted folder on: a report is passed on."""
     if isinstance(value, Reference):
         return value.text
     if isinstance(value, Spec):
-        return {"use": value.use, **({"with": plain(dict(value.params))} if value.params else {})}
+        return {"use": value.use, **({"with": plain(dict(value.params), roots)} if value.params else {})}
     if isinstance(value, Path):
-        return str(value)
+        return next((value.relative_to(root).as_posix() for root in roots if value.is_relative_to(root)), value.name)
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [plain(v, roots) for v in value]
     if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
+        return {k: plain(v, roots) for k, v in value.items()}
     return value
 
 

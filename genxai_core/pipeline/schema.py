@@ -171,5 +171,6 @@ def json_schema(names: Sequence[str]) -> dict[str, Any]:
     pattern = use.pop("pattern")
     use.pop("type")
     use["anyOf"] = [{"enum": list(names)}, {"type": "string", "pattern": pattern}]
+    schema["properties"]["steps"]["additionalProperties"] = False  # what no pattern matches is not a step's name
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return schema
