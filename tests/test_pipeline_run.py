@@ -222,9 +222,9 @@ def test_two_processes_agree_with_one(here, genxai):
     genxai("run", "tiny.yaml", "--plugin", "tiny.py", "--out", "one", "--cache", "c1", check=True)
 
     def both() -> subprocess.CompletedProcess[str]:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "genxai_core"]
         return subprocess.run(
-            [*launcher, "-m", "genxai_core", "run", "tiny.yaml", "--plugin", "tiny.py", "--out", "two", "--cache", "c2"],
+            [*launcher, "run", "tiny.yaml", "--plugin", "tiny.py", "--out", "two", "--cache", "c2"],
             cwd=here,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
