@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -273,6 +275,7 @@ def directory(target: Path | str) -> Iterator[Path]:
     if target.exists() and not (target / HASHES).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise StorageError(f"{target}: holds something that genxai did not write; choose another folder, or delete it")
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
         temporary.chmod(0o777 & ~_umask())
@@ -295,6 +298,13 @@ def directory(target: Path | str) -> Iterator[Path]:
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove unfinished directories that killed processes left beside a target, a day old: no writing takes so long."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.new-*"):
+        if left.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def recover(target: Path | str) -> bool:

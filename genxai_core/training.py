@@ -137,7 +137,7 @@ class Loop:
                 f"the checkpoint of step {self._good} is kept in {self._folder}" if self._good else "none is saved yet"
             )
             raise TrainingDiverged(
-                f"{self.name}: {what} is {float(value.sum())} at step {self._step}; nothing was stepped, {kept}. "
+                f"{self.name}: {what} is {float(value.sum())} at step {self._step}; it was not stepped on, {kept}. "
                 f"Lower the learning rate, or check the data"
             )
 

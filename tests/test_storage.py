@@ -471,3 +471,14 @@ def test_content_hashes_see_names_and_bytes(tmp_path):
     assert tree("a", x="1", y="2") == tree("b", y="2", x="1")
     assert len({tree("a", x="1", y="2"), tree("c", x="2", y="1"), tree("d", x="12"), tree("e", z="1", y="2")}) == 4
     assert storage.content_hash(tmp_path / "a" / "x") == storage.content_hash(tmp_path / "b" / "x")
+
+
+def test_what_a_killed_process_left_is_swept_up_after_a_day(tmp_path):
+    old, young = tmp_path / ".target.new-old", tmp_path / ".target.new-young"
+    for left in (old, young):
+        left.mkdir()
+    os.utime(old, (0, 0))
+    with storage.directory(tmp_path / "target") as folder:
+        (folder / "a.txt").write_text("a")
+    assert not old.exists()
+    assert young.exists()

@@ -229,7 +229,7 @@ def test_nothing_is_stepped_on_what_is_not_finite(tmp_path, monkeypatch, whole, 
     with pytest.raises(TrainingDiverged) as caught:
         fit.run()
     message = str(caught.value)
-    assert re.match(rf"fit: the {what} of 'net' is (nan|-?inf) at step 4; nothing was stepped, ", message)
+    assert re.match(rf"fit: the {what} of 'net' is (nan|-?inf) at step 4; it was not stepped on, ", message)
     assert f"the checkpoint of step 4 is kept in {tmp_path / 'fit'}" in message
     assert len(message.splitlines()) == 1
     for before, now in zip(kept["before"], fit.net.parameters()):
@@ -248,7 +248,7 @@ def test_nothing_is_stepped_on_what_is_not_finite(tmp_path, monkeypatch, whole, 
 def test_a_divergence_before_the_first_checkpoint_says_so():
     fit = Fit()
     fit.scale = lambda i: float("nan")
-    with pytest.raises(TrainingDiverged, match=r"at step 0; nothing was stepped, none is saved yet\. Lower"):
+    with pytest.raises(TrainingDiverged, match=r"at step 0; it was not stepped on, none is saved yet\. Lower"):
         fit.run()
 
 

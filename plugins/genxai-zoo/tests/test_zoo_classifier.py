@@ -227,7 +227,7 @@ def test_data_that_are_not_finite_stop_the_training_before_it_steps(digits):
     images = digits.images.clone()
     images[:] = float("nan")
     broken = gx.Samples(images, labels=digits.labels, value_range=(-1.0, 1.0), class_names=NAMES)
-    with pytest.raises(TrainingDiverged, match="at step 0; nothing was stepped"):
+    with pytest.raises(TrainingDiverged, match="at step 0; it was not stepped on"):
         ClassifierTrainer(steps=5).fit(broken, runtime())
 
 
