@@ -69,23 +69,13 @@ def test_the_program_answers_without_the_heavy_libraries(arguments):
 # -- size ---------------------------------------------------------------------------------------------------------
 
 LINES_OF_A_FILE = 400
-LONGER = {  # tests that may be longer, until somebody splits them; no source is among them
-    "tests/test_adapt.py",
-    "tests/test_explaining.py",
-    "tests/test_report.py",
-    "tests/test_storage.py",
-    "tests/test_training.py",
-}
 LINES_OF_CODE_OF_THE_CORE = 5000  # docs/decisions/0002 says why not 3,000
 
 
 @pytest.mark.parametrize("path", sorted([*SOURCES, *OTHERS]), ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_file_is_longer_than_a_person_reads(path):
     lines = len(path.read_text().splitlines())
-    if path not in SOURCES and path.relative_to(ROOT).as_posix() in LONGER:
-        assert lines > LINES_OF_A_FILE, "it is short enough now: take it out of LONGER"
-    else:
-        assert lines <= LINES_OF_A_FILE
+    assert lines <= LINES_OF_A_FILE
 
 
 def code_lines(source: str) -> int:

@@ -201,9 +201,6 @@ def test_a_training_killed_between_the_renames_of_a_checkpoint_goes_on(tmp_path,
     assert second.bits() == whole
 
 
-# -- a training that diverges ----------------------------------------------------------------------------------------
-
-
 def poison(value):
     def scale(self, i):
         return value if i == 4 else 1.0
@@ -268,9 +265,6 @@ def test_parameters_that_the_loss_does_not_reach_stay():
     before = fit.net.unused.weight.detach().clone()
     fit.loop.update("net", fit.net[0](torch.ones(1, 3)).sum())
     assert torch.equal(fit.net.unused.weight, before)
-
-
-# -- signals ---------------------------------------------------------------------------------------------------------
 
 
 def handlers():
