@@ -40,6 +40,8 @@ VARIANTS = [
     ("xai-gan", {"start": 0.2}),
     ("xai-gan", {"start": 0.2, "explainer": Spec("explainer/noisy")}),
     ("xai-gan", {"start": 0.2, "discriminator": Spec("discriminator/dropout")}),
+    ("xai-gan", {"start": 0.2, "every": 3, "explainer": Spec("explainer/noisy")}),
+    *(("xai-gan", {"start": 0.2, "control": kind}) for kind in ("uniform", "shuffled", "random")),
     ("gan", {"discriminator": Spec("discriminator/batch-norm")}),
 ]
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Attribution = Callable[[int, Tensor], Tensor]
 
 
+def _itself(step: int, mask: Tensor) -> Tensor:
+    return mask
+
+
 @dataclass(frozen=True, eq=False)
 class MaskGuide:
     """Weights the gradient at the generated images: ``g′ = g + α·g⊙M``.
@@ -34,22 +38,28 @@ class MaskGuide:
         ``g = (∂L/∂logit)·(∂logit/∂x)``, the saliency times one number per sample, which scaling per sample removes.
     how
         Says in words where the mask comes from.
+    every
+        Guides every k-th step from the first one on; those between are plain, with no mask left over.
+    control
+        ``(step, mask) -> mask``: puts a placebo in its place.
     """
 
     alpha: float
     first: int
     attribution: Attribution | None
     how: str
+    every: int = 1
+    control: Callable[[int, Tensor], Tensor] = _itself
 
     def __call__(self, step: int, images: Tensor) -> Mapping[str, Tensor | float]:
         """Hook the images. The mean of the mask is recorded while the gradient passes; 0 where none is applied."""
         record: dict[str, Tensor | float] = {"mask_mean": 0.0}
-        if step < self.first:
+        if step < self.first or (step - self.first) % self.every:
             return record
         separate = None if self.attribution is None else saliency.mask(self.attribution(step, images))
 
         def weigh(gradient: Tensor) -> Tensor:
-            mask = saliency.mask(gradient) if separate is None else separate
+            mask = self.control(step, saliency.mask(gradient) if separate is None else separate)
             record["mask_mean"] = mask.mean()
             return saliency.weight_gradient(gradient, mask, self.alpha)
 
@@ -59,7 +69,7 @@ class MaskGuide:
     def info(self, history: Mapping[str, list[float]]) -> Mapping[str, Any]:
         """Return how the mask was made, the share of steps that it guided, and its mean over them."""
         masks = history["mask_mean"]
-        applied = masks[self.first :]
+        applied = masks[self.first :: self.every]
         return {
             "alpha": self.alpha,
             "mask": self.how,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from genxai_core import Attributes, Spec
 from genxai_core.errors import MissingCapability
 
+from .controls import Control, Kind
 from .guidance import InputGradient, MaskGuide, SeparatePass, explains_itself
 from .training import AdversarialTrainer, Guide
 
@@ -42,6 +43,13 @@ class XAIGANTrainer(AdversarialTrainer):
         How much the mask counts: pixels with mask 1 have their gradient multiplied by 1 + alpha.
     start
         The fraction of the training from which on it is guided: 0 throughout, 1 never.
+    every
+        From then on every k-th step is guided; those between are plain, and no mask is kept for them. For explainers
+        that cost more than the step itself.
+    control
+        A placebo in the place of the mask, to compare with, with the mask's mean over each image. ``none``: the mask.
+        ``uniform``: the mean everywhere. ``shuffled``: the mask's own values, its pixels permuted within the image.
+        ``random``: values drawn uniformly, scaled to the mean.
     steps
         Iterations; each steps the discriminator once and the generator once.
     batch
@@ -64,6 +72,8 @@ class XAIGANTrainer(AdversarialTrainer):
     explainer: Spec = SALIENCY
     alpha: float = 0.2
     start: float = 0.5
+    every: int = 1
+    control: Kind = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +81,10 @@ class XAIGANTrainer(AdversarialTrainer):
             raise ValueError(f"alpha is {self.alpha}; it must be finite and not negative")
         if not 0 <= self.start <= 1:
             raise ValueError(f"start is {self.start}; it is a fraction of the training, from 0 to 1")
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; it must be at least 1")
+        if self.control not in get_args(Kind):
+            raise ValueError(f"control {self.control!r} is not one of {', '.join(get_args(Kind))}")
 
     def _guide(self, discriminator: Discriminator, data: Samples | Dataset, runtime: Runtime) -> Guide:
         attribution, how = None, "saliency, from the running backward pass"
@@ -85,8 +99,11 @@ class XAIGANTrainer(AdversarialTrainer):
                     "saliency, from a separate pass in eval mode: in training this discriminator's gradient at an "
                     "image is not the image's own (batch statistics, dropout)"
                 )
+        if self.control != "none":
+            how = f"a placebo ({self.control}) with the mean of: {how}"
         logging.getLogger(__name__).info("trainer/%s: the mask is %s", self.name, how)
-        return MaskGuide(self.alpha, round(self.start * self.steps), attribution, how)
+        control = Control(self.control, runtime, self.batch)
+        return MaskGuide(self.alpha, round(self.start * self.steps), attribution, how, self.every, control)
 
     def _attributes(self) -> Attributes:
         explainer = self.explainer.build()
