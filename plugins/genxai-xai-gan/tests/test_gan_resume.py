@@ -43,6 +43,7 @@ VARIANTS = [
     ("xai-gan", {"start": 0.2, "every": 3, "explainer": Spec("explainer/noisy")}),
     *(("xai-gan", {"start": 0.2, "control": kind}) for kind in ("uniform", "shuffled", "random")),
     ("gan", {"discriminator": Spec("discriminator/batch-norm")}),
+    ("gan", {"loss": "wasserstein-gp", "r1": 1.0}),
 ]
 
 

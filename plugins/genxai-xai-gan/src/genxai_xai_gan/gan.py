@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genxai_core import Spec as Spec  # an annotation of the inherited parameters is resolved in this module
+from genxai_core import Spec as Spec  # annotations of the inherited parameters are resolved in this module
+from genxai_core.adversarial import LossName as LossName
 
 from .training import AdversarialTrainer, Guide
 
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GANTrainer(AdversarialTrainer):
-    """Trains a generator against a discriminator with the non-saturating loss, both with Adam.
+    """Trains a generator against a discriminator with any of the adversarial losses, both with Adam.
 
-    The discriminator minimises ``softplus(−D(x)) + softplus(D(G(z)))``, the generator ``softplus(−D(G(z)))``
+    By default the discriminator minimises ``softplus(−D(x)) + softplus(D(G(z)))``, the generator ``softplus(−D(G(z)))``
     (Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014; architecture and Adam's first beta after Radford et
-    al., 2016). `fit` returns ``generator`` and ``discriminator``; its history holds ``d_loss``, ``g_loss``, and the
-    discriminator's mean logit on real and on generated images (``logit_real``, ``logit_fake``), all before the step.
+    al., 2016). `fit` returns ``generator`` and ``discriminator``; its history holds ``d_loss``, ``g_loss``, the
+    discriminator's mean logit on real and on generated images (``logit_real``, ``logit_fake``), and weighted penalties
+    where there are any (``gradient_penalty``, ``r1``), all before the step.
 
     Parameters
     ----------
@@ -41,6 +43,15 @@ class GANTrainer(AdversarialTrainer):
         Adam's learning rate for the discriminator.
     betas
         Adam's decay rates, for both.
+    loss
+        What the two play for: non-saturating, minimax, least-squares, hinge, wasserstein-gp, or an f-divergence: kl,
+        reverse-kl, pearson, squared-hellinger, total-variation, jensen-shannon (see `genxai_core.adversarial.LOSSES`).
+    gradient_penalty
+        Weight λ of ``(|∇D(x̂)| − 1)²`` between real and generated images; of wasserstein-gp alone.
+    r1
+        Weight γ of ``½|∇D(x)|²`` at real images, with any loss; 0 leaves it out.
+    label_smoothing
+        s of the label 1 − s of real images, for non-saturating, minimax and least-squares.
 
     Raises
     ------

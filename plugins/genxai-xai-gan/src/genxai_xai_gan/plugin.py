@@ -15,7 +15,7 @@ def genxai_components() -> Iterable[Component]:
             "trainer",
             "gan",
             "genxai_xai_gan.gan:GANTrainer",
-            "adversarial training of a generator and a discriminator (non-saturating)",
+            "adversarial training of a generator and a discriminator: eleven losses, gradient penalties",
         ),
         Component(
             "trainer",

@@ -6,13 +6,13 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
 from genxai_core import Dataset, Samples, Spec, Trained, Trainer, draws, models, saving
-from genxai_core.adversarial import LOSSES
+from genxai_core.adversarial import LOSSES, LossName, check_smoothing, r1_penalty
 from genxai_core.errors import InputError
 from genxai_core.training import Loop
 
@@ -52,6 +52,10 @@ class AdversarialTrainer(Trainer):
     generator_lr: float = 2e-3
     discriminator_lr: float = 2e-3
     betas: tuple[float, float] = (0.0, 0.9)
+    loss: LossName = "non-saturating"
+    gradient_penalty: float = 10.0
+    r1: float = 0.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "generator_lr", "discriminator_lr"):
@@ -59,6 +63,12 @@ class AdversarialTrainer(Trainer):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {self.betas}; each must be at least 0 and below 1")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss {self.loss!r} is not one of {', '.join(get_args(LossName))}")
+        for name in ("gradient_penalty", "r1"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
+        check_smoothing(self.loss, self.label_smoothing)
 
     @abstractmethod
     def _guide(self, discriminator: Discriminator, data: Samples | Dataset, runtime: Runtime) -> Guide:
@@ -68,7 +78,7 @@ class AdversarialTrainer(Trainer):
         G, D = self._models(data)
         G.to(runtime.torch_device).train()
         D.to(runtime.torch_device).train()
-        guide, loss = self._guide(D, data, runtime), LOSSES["non-saturating"]
+        guide, loss = self._guide(D, data, runtime), LOSSES[self.loss]
         loop = Loop(
             self.name,
             models={"generator": G, "discriminator": D},
@@ -87,25 +97,44 @@ class AdversarialTrainer(Trainer):
 
         def step(i: int) -> Mapping[str, Tensor | float]:
             rows = draws.batch_indices(runtime.seed, i, self.batch, len(data))[mine]
-            real = data[rows].images.to(runtime.torch_device)
-            latents = G.sample_latents(len(rows), runtime.seed, start=i * self.batch + mine.start)
+            real = data[rows].images.to(runtime.torch_device).requires_grad_(self.r1 > 0)
+            first = i * self.batch + mine.start
+            latents = G.sample_latents(len(rows), runtime.seed, start=first)
             with runtime.autocast():
                 fake = G(latents.to(runtime.torch_device)).float()
                 _same_shape(G, fake, data)
                 on_real, on_fake = _logits(D, real), _logits(D, fake.detach())
-            d_loss = loss.discriminator(on_real, on_fake)
-            loop.update("discriminator", d_loss)
+                penalties = self._penalties(
+                    D, real, fake.detach(), on_real, range(first, first + len(rows)), runtime.seed
+                )
+            d_loss = loss.discriminator(on_real, on_fake, self.label_smoothing)
+            loop.update("discriminator", d_loss + sum(penalties.values()))
             with frozen(D):
                 with runtime.autocast():
                     g_loss = loss.generator(_logits(D, fake))
                 guided = guide(i, fake)
                 loop.update("generator", g_loss)
             means = {"logit_real": on_real.detach().mean(), "logit_fake": on_fake.detach().mean()}
-            return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(), **means, **guided}
+            costs = {name: penalty.detach() for name, penalty in penalties.items()}
+            return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(), **means, **costs, **guided}
 
         history = loop.run(step)
         info = {"steps": self.steps, "batch": self.batch, **guide.info(history)}
         return Trained({"generator": G.eval().cpu(), "discriminator": D.eval().cpu()}, history, info)
+
+    def _penalties(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor, on_real: Tensor, images: range, seed: int
+    ) -> dict[str, Tensor]:
+        """Return the discriminator's weighted penalties; the points between pairs depend on seed and image only."""
+        penalties = {}
+        between = LOSSES[self.loss].penalty
+        if between is not None and self.gradient_penalty > 0:
+            mix = draws.uniform(seed, images, (1, 1, 1), "interpolation").to(real.device)
+            value = between(lambda points: _logits(discriminator, points), real, fake, mix)
+            penalties["gradient_penalty"] = self.gradient_penalty * value
+        if self.r1 > 0:
+            penalties["r1"] = self.r1 * r1_penalty(on_real, real)
+        return penalties
 
     def _models(self, data: Samples | Dataset) -> tuple[Any, Any]:
         """Build both models for these data: unconditional, so they are told no number of classes."""

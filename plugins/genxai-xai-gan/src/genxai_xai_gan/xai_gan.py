@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 from genxai_core import Attributes, Spec
+from genxai_core.adversarial import LossName as LossName  # an inherited annotation is resolved in this module
 from genxai_core.errors import MissingCapability
 
 from .controls import Control, Kind
@@ -60,6 +61,15 @@ class XAIGANTrainer(AdversarialTrainer):
         Adam's learning rate for the discriminator.
     betas
         Adam's decay rates, for both.
+    loss
+        What the two play for: non-saturating, minimax, least-squares, hinge, wasserstein-gp, or an f-divergence: kl,
+        reverse-kl, pearson, squared-hellinger, total-variation, jensen-shannon (see `genxai_core.adversarial.LOSSES`).
+    gradient_penalty
+        Weight λ of ``(|∇D(x̂)| − 1)²`` between real and generated images; of wasserstein-gp alone.
+    r1
+        Weight γ of ``½|∇D(x)|²`` at real images, with any loss; 0 leaves it out.
+    label_smoothing
+        s of the label 1 − s of real images, for non-saturating, minimax and least-squares.
 
     Raises
     ------
