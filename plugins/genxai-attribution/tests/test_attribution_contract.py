@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, max_pool2d
 
 import genxai_core as gx
 from genxai_core.interfaces import Attributes
@@ -15,6 +15,21 @@ EXPLAINERS = [
     ("saliency", {}),
     ("integrated-gradients", {"steps": 8}),
     ("integrated-gradients", {"steps": 8, "baseline": "blur"}),
+    ("integrated-gradients", {"steps": 8, "baseline": "noise"}),
+    ("input-x-gradient", {}),
+    ("guided-backprop", {}),
+    ("deconvolution", {}),
+    ("deeplift", {}),
+    ("deeplift-shap", {}),
+    ("gradient-shap", {}),
+    ("gradient-shap", {"samples": 8, "stdev": 0.1, "baseline": "mid"}),
+    ("lime", {}),
+    ("kernel-shap", {}),
+    ("shapley-sampling", {"orders": 4}),
+    ("occlusion", {}),
+    ("noise-tunnel", {"stdev": 0.02}),
+    ("noise-tunnel", {"explainer": gx.Spec("explainer/input-x-gradient"), "method": "vargrad", "samples": 4}),
+    ("noise-tunnel", {"explainer": gx.Spec("explainer/deeplift"), "samples": 4, "stdev": 0.02}),
     ("cam", {"method": "gradcam"}),
     ("cam", {"method": "layercam"}),
     ("cam", {"method": "eigencam"}),
@@ -22,6 +37,10 @@ EXPLAINERS = [
 each = pytest.mark.parametrize(
     ("name", "params"), EXPLAINERS, ids=lambda v: "-".join(map(str, v.values())) if isinstance(v, dict) else v
 )
+
+
+WITHOUT_GRADIENT = ("lime", "kernel-shap", "shapley-sampling", "occlusion")
+RECTIFYING = ("guided-backprop", "deconvolution")
 
 
 def create(name, params):
@@ -70,7 +89,7 @@ class Raising(gx.Discriminator):
 @each
 def test_a_model_that_raises_is_left_without_hooks(make_dcgan, images, fingerprint, name, params):
     for at in (0, 1):  # 0: already while layers are looked for; 1: in the pass that is explained
-        if at == 1 and params.get("method") == "eigencam":
+        if at == 1 and (params.get("method") == "eigencam" or name in WITHOUT_GRADIENT):
             continue  # needs no gradient, so that its passes are all alike
         model = Raising(make_dcgan(), at).eval()
         before = fingerprint(model)
@@ -112,7 +131,9 @@ def test_the_map_of_the_negated_logit(make_dcgan, images, name, params):
     real, fake = (explainer.explain(m, images).maps for m in (model, Negated(model)))
     if params.get("method") == "eigencam":  # does not know the logit
         assert torch.equal(fake, real)
-    elif params.get("method") == "layercam":  # rectifies gradients
+    elif params.get("method") == "vargrad":  # unsigned
+        torch.testing.assert_close(fake, real)
+    elif params.get("method") == "layercam" or name in RECTIFYING:
         assert not torch.allclose(fake, -real, atol=1e-3 * float(real.abs().max()))
     else:
         torch.testing.assert_close(fake, -real)
@@ -154,6 +175,11 @@ def planted():
     return images.clamp(-1, 1), masks
 
 
+def as_cells(masks, size=2):
+    """What a method that works on cells of ``size`` pixels can know of the masks."""
+    return max_pool2d(masks[:, None].float(), size).repeat_interleave(size, 2).repeat_interleave(size, 3)[:, 0].bool()
+
+
 def share_inside(maps, masks):
     energy = (maps.sum(1) if maps.ndim == 4 else maps) ** 2
     return (energy * masks).flatten(1).sum(1) / energy.flatten(1).sum(1)
@@ -174,16 +200,21 @@ def test_the_map_lies_where_the_logit_comes_from(planted, name, params):
     model = FindsTheMotif()
     assert (model(images) > 0.5).all()
     assert (model(images * ~masks[:, None]) == 0).all()
-    shares = share_inside(create(name, params).explain(model, images).maps, masks)
-    assert shares.min() > BAR, shares
+    seen = as_cells(masks) if name in (*WITHOUT_GRADIENT, "lime") else masks
+    shares = share_inside(create(name, params).explain(model, images).maps, seen)
+    if name == "deconvolution":  # forgets which detectors fired, so it fails, as documented
+        assert shares.max() < BAR / 2
+    else:
+        assert shares.min() > BAR, shares
 
 
 def test_controls_fail_the_bar_of_planted_truth(planted):
     images, masks = planted
     noise = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0))
-    assert share_inside(noise, masks).max() < BAR
-    assert share_inside(sobel(images), masks).max() < BAR
-    assert share_inside(images, masks).max() < BAR
+    for seen in (masks, as_cells(masks)):
+        assert share_inside(noise, seen).max() < BAR / 2
+        assert share_inside(sobel(images), seen).max() < BAR / 2
+        assert share_inside(images, seen).max() < BAR / 2
 
 
 # -- the plugin ---------------------------------------------------------------------------------------------------
@@ -196,13 +227,14 @@ def test_the_plugin_imports_neither_torch_nor_what_it_wraps():
         "assert not heavy, heavy; print(*names)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["explainer/saliency", "explainer/integrated-gradients", "explainer/cam"]
+    assert set(done.stdout.split()) == {f"explainer/{name}" for name, _ in EXPLAINERS}
 
 
 @each
 def test_results_save_load_and_plot(tmp_path, make_dcgan, images, name, params):
     result = create(name, params).explain(make_dcgan(), images)
-    assert result.provenance["explainer"] == {"use": f"explainer/{name}", "with": params}
+    shown = {k: v if not isinstance(v, gx.Spec) else {"use": v.use, "with": {}} for k, v in params.items()}
+    assert result.provenance["explainer"] == {"use": f"explainer/{name}", "with": shown}
     loaded = gx.Explanation.load(result.save(tmp_path / "maps"))
     assert torch.equal(loaded.maps, result.maps)
     assert loaded.notes == result.notes

@@ -168,7 +168,7 @@ def test_blur_is_the_literal_gaussian_away_from_the_border():
 
 
 def test_wrong_parameters_are_refused():
-    for wrong in ({"steps": 1}, {"method": "riemann_trapezoid"}, {"baseline": "zero"}):
+    for wrong in ({"steps": 1}, {"method": "riemann_trapezoid"}, {"baseline": "zeero"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             IntegratedGradients(**wrong)
         with pytest.raises(BadParameter, match=next(iter(wrong))):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genxai_core import Attribution, Discriminator, Explainer, Runtime
 
-from .baselines import Baseline, baseline_of
+from .baselines import Baseline, Reference
 from .logits import logit
 
 Quadrature = Literal["gausslegendre", "riemann_middle"]
@@ -34,8 +34,10 @@ class IntegratedGradients(Explainer):
         ``riemann_middle``, even spacing. captum's ``riemann_trapezoid`` is refused: its weights sum to
         (steps − 1)/steps, so that it is 1.6 % low at 64 steps.
     baseline
-        ``low``: black, the smallest pixel value. ``mid``: grey, the centre of the value range (0 in (-1, 1)).
-        ``mean``: each image's mean colour. ``blur``: the image blurred, σ an eighth of its longer side.
+        ``low``: black, the smallest pixel value. ``mid``: grey, the centre of the value range (0 in (-1, 1)). ``zero``:
+        pixel value 0. ``mean``: each image's mean colour. ``blur``: the image blurred, σ an eighth of its longer side.
+        ``noise``: uniform over the range, from the seed. Or a tensor ``[C, H, W]``, or a component, by registry name,
+        with ``baseline(images)``.
 
     Raises
     ------
@@ -53,17 +55,16 @@ class IntegratedGradients(Explainer):
         self,
         steps: int = 64,
         method: Literal["gausslegendre", "riemann_middle"] = "gausslegendre",
-        baseline: Literal["low", "mid", "mean", "blur"] = "mid",
+        baseline: Baseline = "mid",
     ) -> None:
         if steps < 2:
             raise ValueError(f"steps {steps} must be at least 2")
         if method not in get_args(Quadrature):
             raise ValueError(f"method {method!r} is not gausslegendre or riemann_middle (other rules are biased)")
-        if baseline not in get_args(Baseline):
-            raise ValueError(f"baseline {baseline!r} is not one of {', '.join(get_args(Baseline))}")
         self.steps = steps
         self.method: Quadrature = method
         self.baseline: Baseline = baseline
+        self._of = Reference(baseline)
 
     def attribute(self, model: Discriminator, images: Tensor, target: int) -> Tensor:
         """Return maps ``[N, C, H, W]``, detached, by ``steps`` passes of the N images, in the model's present mode.
@@ -75,7 +76,7 @@ class IntegratedGradients(Explainer):
         InputError
             If no gradient reaches the images.
         """
-        baseline = baseline_of(images, self.baseline, model.value_range)
+        baseline = self._of(images, model.value_range)
         return self._integrate(model, images, baseline, target, len(images))
 
     def _integrate(self, model: Discriminator, images: Tensor, baseline: Tensor, target: int, at_once: int) -> Tensor:
@@ -93,7 +94,7 @@ class IntegratedGradients(Explainer):
         self, model: Discriminator, images: Tensor, target: int | None, runtime: Runtime | None = None
     ) -> Attribution:
         target = target or 0
-        baseline = baseline_of(images, self.baseline, model.value_range)
+        baseline = self._of(images, model.value_range, runtime.seed if runtime else 0)
         at_once = max(runtime.batch_size if runtime else 0, len(images))
         maps = self._integrate(model, images, baseline, target, at_once)
         with torch.no_grad():
@@ -105,5 +106,5 @@ class IntegratedGradients(Explainer):
             logits=logits,
             baseline=baseline,
             delta=delta.to(maps.dtype),
-            notes={"baseline": self.baseline, "steps": self.steps, "method": self.method},
+            notes={"baseline": self._of.name, "steps": self.steps, "method": self.method},
         )
