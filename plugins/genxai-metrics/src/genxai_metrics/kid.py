@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from genxai_core import Spec
 
 from .features import FeatureMetric
-
-if TYPE_CHECKING:
-    from genxai_core.models import HasFeatures
 
 _ROWS = 1024
 """Rows of a kernel matrix that are held at once: bounds memory at _ROWS × N numbers."""
@@ -35,7 +32,8 @@ class KID(FeatureMetric):
     Parameters
     ----------
     extractor
-        A model with ``features(images) -> [N, F]``, such as what ``trainer/classifier`` trains.
+        A model with ``features(images) -> [N, F]``, such as what ``trainer/classifier`` trains, or the Spec of one,
+        such as ``discriminator/inception``.
     degree
         Of the polynomial kernel; the paper's is 3.
 
@@ -49,7 +47,7 @@ class KID(FeatureMetric):
 
     higher_is_better = {"kid": False, "kid_se": None}
 
-    def __init__(self, extractor: HasFeatures, degree: int = 3) -> None:
+    def __init__(self, extractor: Spec | nn.Module, degree: int = 3) -> None:
         if degree < 1:
             raise ValueError(f"degree {degree} must be at least 1")
         super().__init__(extractor, by="metric/kid")
@@ -63,7 +61,8 @@ class KID(FeatureMetric):
         InputError
             If there are fewer than three images of either set.
         """
-        value, error = kernel_distance(*self._gathered(least=3), degree=self.degree)
+        features = self._gathered(least=3)
+        value, error = kernel_distance(features["real"], features["generated"], self.degree)
         return {"kid": value, "kid_se": error}
 
 
