@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from genxai_xai_gan.controls import Control
-from genxai_xai_gan.guidance import MaskGuide
+from genxai_xai_gan.guidance import MaskGuide, scaled
 
 from genxai_core import Runtime, Spec, create, draws
 from genxai_core.errors import BadParameter
@@ -84,7 +84,9 @@ def test_the_hook_weighs_by_the_placebo(kind, separate):
     a = draws.normal(5, range(8), (3, 6, 5))
     control = Control(kind, CPU, 8)
     images = torch.zeros(8, 3, 6, 5, requires_grad=True)
-    record = MaskGuide(0.5, 0, (lambda step, images: a) if separate else None, "", control=control)(4, images)
+    record = MaskGuide(0.5, 0, scaled(lambda step, images: a) if separate else None, "", control=control)(
+        4, images, None
+    )
     images.backward(g)
     size = (a if separate else g).abs()
     low, high = size.amin((1, 2, 3), True), size.amax((1, 2, 3), True)

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from genxai_xai_gan.guidance import InputGradient, MaskGuide, SeparatePass, explains_itself
+from genxai_xai_gan.guidance import InputGradient, MaskGuide, SeparatePass, explains_itself, scaled
 from torch.nn.functional import softplus
 
 from genxai_core import Runtime, Spec, create
@@ -88,7 +88,7 @@ def test_the_hook_gives_the_generator_the_weighted_gradient():
     expected = torch.autograd.grad(fake, weights, g + 0.7 * g * M, retain_graph=True)
 
     D.eval()  # the power iteration stays where it is
-    record = MaskGuide(0.7, first=0, attribution=None, how="")(0, fake)
+    record = MaskGuide(0.7, first=0, mask=None, how="")(0, fake, D(fake))
     assert record == {"mask_mean": 0.0}
     D.eval()
     state_before = copy.deepcopy(D.state_dict())
@@ -103,8 +103,8 @@ def test_another_explainer_weighs_by_its_own_mask():
     _, D, fake = game()
     g = torch.autograd.grad(softplus(-D.eval()(fake)).mean(), fake, retain_graph=True)[0]
     fake.retain_grad()
-    guide = MaskGuide(0.5, first=0, attribution=SeparatePass(create("explainer/ramp"), D, CPU), how="")
-    guide(0, fake)
+    guide = MaskGuide(0.5, first=0, mask=scaled(SeparatePass(create("explainer/ramp"), D, CPU)), how="")
+    guide(0, fake, D(fake))
     softplus(-D(fake)).mean().backward()
     ramp = torch.linspace(1, 0, 16).expand(8, 1, 16, 16)
     torch.testing.assert_close(fake.grad, g * (1 + 0.5 * ramp))
@@ -114,7 +114,7 @@ def test_a_saturated_discriminator_gives_no_gradient_and_no_mask():
     """Where the loss is so flat that its slope is 0 in float32, there is nothing to weigh, and nothing turns to NaN."""
     _, D, fake = game()
     fake.retain_grad()
-    record = MaskGuide(0.2, first=0, attribution=None, how="")(0, fake)
+    record = MaskGuide(0.2, first=0, mask=None, how="")(0, fake, D(fake))
     softplus(-(D(fake) + 1e4)).mean().backward()
     assert torch.equal(fake.grad, torch.zeros_like(fake))
     assert record["mask_mean"].item() == 0

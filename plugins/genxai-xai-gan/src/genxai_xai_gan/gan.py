@@ -68,7 +68,7 @@ class GANTrainer(AdversarialTrainer):
 class Unguided:
     """Leaves the generator's gradient as it is."""
 
-    def __call__(self, step: int, images: Tensor) -> Mapping[str, Tensor | float]:
+    def __call__(self, step: int, images: Tensor, logits: Tensor) -> Mapping[str, Tensor | float]:
         """Do nothing."""
         return {}
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from genxai_core import Attributes, Discriminator, Runtime
 
 Attribution = Callable[[int, Tensor], Tensor]
+Mask = Callable[[int, Tensor, Tensor], Tensor]
 
 
 def _itself(step: int, mask: Tensor) -> Tensor:
@@ -33,8 +34,8 @@ class MaskGuide:
         How much the mask counts.
     first
         The first step that is guided.
-    attribution
-        ``(step, images) -> attribution``, made in a pass of its own. None takes the gradient itself: it is
+    mask
+        ``(step, images, logits) -> mask``, made in a pass of its own. None takes the gradient itself: it is
         ``g = (∂L/∂logit)·(∂logit/∂x)``, the saliency times one number per sample, which scaling per sample removes.
     how
         Says in words where the mask comes from.
@@ -46,17 +47,17 @@ class MaskGuide:
 
     alpha: float
     first: int
-    attribution: Attribution | None
+    mask: Mask | None
     how: str
     every: int = 1
     control: Callable[[int, Tensor], Tensor] = _itself
 
-    def __call__(self, step: int, images: Tensor) -> Mapping[str, Tensor | float]:
+    def __call__(self, step: int, images: Tensor, logits: Tensor) -> Mapping[str, Tensor | float]:
         """Hook the images. The mean of the mask is recorded while the gradient passes; 0 where none is applied."""
         record: dict[str, Tensor | float] = {"mask_mean": 0.0}
         if step < self.first or (step - self.first) % self.every:
             return record
-        separate = None if self.attribution is None else saliency.mask(self.attribution(step, images))
+        separate = None if self.mask is None else self.mask(step, images, logits)
 
         def weigh(gradient: Tensor) -> Tensor:
             mask = self.control(step, saliency.mask(gradient) if separate is None else separate)
@@ -76,6 +77,11 @@ class MaskGuide:
             "guided": len(applied) / len(masks),
             "mask_mean": sum(applied) / len(applied) if applied else 0.0,
         }
+
+
+def scaled(attribution: Attribution) -> Mask:
+    """Return the mask of an attribution, each sample scaled by itself."""
+    return lambda step, images, logits: saliency.mask(attribution(step, images))
 
 
 class SeparatePass:

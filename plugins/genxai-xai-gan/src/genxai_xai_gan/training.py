@@ -26,8 +26,11 @@ GENERATOR, DISCRIMINATOR = Spec("generator/dcgan"), Spec("discriminator/dcgan")
 class Guide(Protocol):
     """Takes part in the generator's step, between its forward and its backward pass."""
 
-    def __call__(self, step: int, images: Tensor) -> Mapping[str, Tensor | float]:
-        """Hook the generated images; return what the history records, complete once the backward pass is through."""
+    def __call__(self, step: int, images: Tensor, logits: Tensor) -> Mapping[str, Tensor | float]:
+        """Hook the generated images, whose logits are given; return what the history records.
+
+        It is complete once the backward pass is through.
+        """
         ...
 
     def info(self, history: Mapping[str, list[float]]) -> Mapping[str, Any]:
@@ -111,8 +114,9 @@ class AdversarialTrainer(Trainer):
             loop.update("discriminator", d_loss + sum(penalties.values()))
             with frozen(D):
                 with runtime.autocast():
-                    g_loss = loss.generator(_logits(D, fake))
-                guided = guide(i, fake)
+                    judged = _logits(D, fake)
+                    g_loss = loss.generator(judged)
+                guided = guide(i, fake, judged)
                 loop.update("generator", g_loss)
             means = {"logit_real": on_real.detach().mean(), "logit_fake": on_fake.detach().mean()}
             costs = {name: penalty.detach() for name, penalty in penalties.items()}

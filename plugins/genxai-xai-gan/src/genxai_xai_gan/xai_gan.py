@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from genxai_core import Attributes, Spec
 from genxai_core.adversarial import LossName as LossName  # an inherited annotation is resolved in this module
 from genxai_core.errors import MissingCapability
 
 from .controls import Control, Kind
-from .guidance import InputGradient, MaskGuide, SeparatePass, explains_itself
+from .guidance import InputGradient, Mask, MaskGuide, SeparatePass, explains_itself, scaled
+from .reference import ReferenceMask
 from .training import AdversarialTrainer, Guide
 
 if TYPE_CHECKING:
     from genxai_core import Dataset, Discriminator, Runtime, Samples
 
+Mode = Literal["exact", "reference"]
 SALIENCY = Spec("explainer/saliency")
 PROBE = 4  # images on which the discriminator is asked whether its running backward pass explains it
 
@@ -44,6 +46,10 @@ class XAIGANTrainer(AdversarialTrainer):
         How much the mask counts: pixels with mask 1 have their gradient multiplied by 1 + alpha.
     start
         The fraction of the training from which on it is guided: 0 throughout, 1 never.
+    mode
+        ``exact`` as above. ``reference`` makes the mask as the authors' code does: the sigmoid of the logit is
+        explained in train mode, image by image, for rejected images only; the others count as 1, and the whole batch
+        is scaled together. For replication; it is slow, and the documentation lists its faults.
     every
         From then on every k-th step is guided; those between are plain, and no mask is kept for them. For explainers
         that cost more than the step itself.
@@ -82,6 +88,7 @@ class XAIGANTrainer(AdversarialTrainer):
     explainer: Spec = SALIENCY
     alpha: float = 0.2
     start: float = 0.5
+    mode: Mode = "exact"
     every: int = 1
     control: Kind = "none"
 
@@ -91,20 +98,28 @@ class XAIGANTrainer(AdversarialTrainer):
             raise ValueError(f"alpha is {self.alpha}; it must be finite and not negative")
         if not 0 <= self.start <= 1:
             raise ValueError(f"start is {self.start}; it is a fraction of the training, from 0 to 1")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode {self.mode!r} is not one of {', '.join(get_args(Mode))}")
         if self.every < 1:
             raise ValueError(f"every is {self.every}; it must be at least 1")
         if self.control not in get_args(Kind):
             raise ValueError(f"control {self.control!r} is not one of {', '.join(get_args(Kind))}")
 
     def _guide(self, discriminator: Discriminator, data: Samples | Dataset, runtime: Runtime) -> Guide:
-        attribution, how = None, "saliency, from the running backward pass"
-        if self.explainer != SALIENCY:
-            attribution = SeparatePass(self._attributes(), discriminator, runtime)
+        mask: Mask | None = None
+        how = "saliency, from the running backward pass"
+        if self.mode == "reference":
+            plain = self.explainer == SALIENCY
+            explainer = InputGradient() if plain else self._attributes()
+            mask = ReferenceMask(explainer, discriminator, runtime, absolute=plain)
+            how = f"{self.explainer.use}, as the reference makes it: rejected images, train mode, scaled over the batch"
+        elif self.explainer != SALIENCY:
+            mask = scaled(SeparatePass(self._attributes(), discriminator, runtime))
             how = f"{self.explainer.use}, from a separate pass in eval mode"
         else:
             probe = data[[i % len(data) for i in range(PROBE)]].images.to(runtime.torch_device)
             if not explains_itself(discriminator, probe):
-                attribution = SeparatePass(InputGradient(), discriminator, runtime)
+                mask = scaled(SeparatePass(InputGradient(), discriminator, runtime))
                 how = (
                     "saliency, from a separate pass in eval mode: in training this discriminator's gradient at an "
                     "image is not the image's own (batch statistics, dropout)"
@@ -113,7 +128,7 @@ class XAIGANTrainer(AdversarialTrainer):
             how = f"a placebo ({self.control}) with the mean of: {how}"
         logging.getLogger(__name__).info("trainer/%s: the mask is %s", self.name, how)
         control = Control(self.control, runtime, self.batch)
-        return MaskGuide(self.alpha, round(self.start * self.steps), attribution, how, self.every, control)
+        return MaskGuide(self.alpha, round(self.start * self.steps), mask, how, self.every, control)
 
     def _attributes(self) -> Attributes:
         explainer = self.explainer.build()
