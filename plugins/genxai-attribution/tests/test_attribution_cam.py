@@ -102,7 +102,7 @@ def test_equals_the_library_after_its_clipping_and_scaling(make_dcgan, method, l
         raw = library.raw
     if method == "eigencam":  # the library's sign is that of its SVD
         sign = np.sign((maps * raw).sum((1, 2), keepdims=True))
-        np.testing.assert_allclose(maps, sign * raw, atol=1e-6)
+        np.testing.assert_allclose(maps, sign * raw, atol=1e-5)  # its SVD is in single precision
         maps = sign * maps
     else:
         np.testing.assert_allclose(maps, raw, atol=1e-7)

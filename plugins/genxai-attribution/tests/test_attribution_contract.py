@@ -32,6 +32,12 @@ EXPLAINERS = [
     ("noise-tunnel", {"explainer": gx.Spec("explainer/deeplift"), "samples": 4, "stdev": 0.02}),
     ("cam", {"method": "gradcam"}),
     ("cam", {"method": "layercam"}),
+    ("cam", {"method": "gradcam++"}),
+    ("cam", {"method": "hirescam"}),
+    ("cam", {"method": "xgradcam"}),
+    ("cam", {"method": "eigengradcam"}),
+    ("cam", {"method": "scorecam"}),
+    ("cam", {"method": "ablationcam"}),
     ("cam", {"method": "eigencam"}),
 ]
 each = pytest.mark.parametrize(
@@ -40,7 +46,13 @@ each = pytest.mark.parametrize(
 
 
 WITHOUT_GRADIENT = ("lime", "kernel-shap", "shapley-sampling", "occlusion")
-RECTIFYING = ("guided-backprop", "deconvolution")
+RECTIFYING = ("guided-backprop", "deconvolution", "layercam", "gradcam++")
+UNSIGNED = ("vargrad", "scorecam")  # of which the negated logit gives no negated map
+FORWARDS_ALONE = (*WITHOUT_GRADIENT, "eigencam", "scorecam", "ablationcam")
+
+
+def kind(name, params):
+    return params.get("method", name)
 
 
 def create(name, params):
@@ -89,7 +101,7 @@ class Raising(gx.Discriminator):
 @each
 def test_a_model_that_raises_is_left_without_hooks(make_dcgan, images, fingerprint, name, params):
     for at in (0, 1):  # 0: already while layers are looked for; 1: in the pass that is explained
-        if at == 1 and (params.get("method") == "eigencam" or name in WITHOUT_GRADIENT):
+        if at == 1 and kind(name, params) in FORWARDS_ALONE:
             continue  # needs no gradient, so that its passes are all alike
         model = Raising(make_dcgan(), at).eval()
         before = fingerprint(model)
@@ -129,11 +141,11 @@ class Negated(gx.Discriminator):
 def test_the_map_of_the_negated_logit(make_dcgan, images, name, params):
     model, explainer = make_dcgan(), create(name, params)
     real, fake = (explainer.explain(m, images).maps for m in (model, Negated(model)))
-    if params.get("method") == "eigencam":  # does not know the logit
+    if kind(name, params) == "eigencam":  # does not know the logit
         assert torch.equal(fake, real)
-    elif params.get("method") == "vargrad":  # unsigned
+    elif kind(name, params) == "vargrad":
         torch.testing.assert_close(fake, real)
-    elif params.get("method") == "layercam" or name in RECTIFYING:
+    elif kind(name, params) in (*RECTIFYING, *UNSIGNED):
         assert not torch.allclose(fake, -real, atol=1e-3 * float(real.abs().max()))
     else:
         torch.testing.assert_close(fake, -real)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,21 +121,9 @@ def observe(model: nn.Module, images: Tensor) -> dict[str, Layer]:
     return layers
 
 
-@contextlib.contextmanager
-def recording(model: nn.Module, name: str) -> Iterator[list[Tensor]]:
-    """Collect a module's outputs while the block runs.
-
-    The network goes on with a copy, so that an in-place operation on the output (``nn.ReLU(inplace=True)``) changes the
-    copy and not what was recorded; gradients by the recorded tensor are those of the network.
-    """
-    outputs: list[Tensor] = []
-
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        outputs.append(output)
-        return output.clone()
-
-    with model.get_submodule(name).register_forward_hook(hook):
-        yield outputs
+def mapped(outputs: Sequence[Tensor]) -> bool:
+    """Whether a module ran once and made a map ``[N, K, h, w]`` of more than one position."""
+    return len(outputs) == 1 and outputs[0].ndim == 4 and outputs[0].shape[2] * outputs[0].shape[3] > 1
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

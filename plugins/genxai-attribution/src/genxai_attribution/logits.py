@@ -19,13 +19,23 @@ def logit(model: nn.Module, images: Tensor, target: int) -> Tensor:
         If gradients are enabled and none can reach the images.
     """
     # A copy, because a model may begin with an in-place operation: that is an error on a leaf that requires a gradient.
-    logits = model(images.clone())
-    if not 0 <= target < logits.shape[1]:
-        raise TargetError(f"target {target} is not one of the {logits.shape[1]} logits of {type(model).__name__}")
-    if torch.is_grad_enabled() and not logits.requires_grad:
+    chosen = select(model, model(images.clone()), target)
+    if torch.is_grad_enabled() and not chosen.requires_grad:
         raise InputError(
             f"{type(model).__name__}: no gradient reaches the images, because its forward detaches them or runs under "
             f"no_grad; take that out, or use an explainer that needs no gradient"
         )
-    chosen: Tensor = logits[:, target]
     return chosen
+
+
+def select(model: nn.Module, logits: Tensor, target: int) -> Tensor:
+    """Return one column ``[N]`` of logits ``[N, K]``.
+
+    Raises
+    ------
+    TargetError
+        If there is no such column.
+    """
+    if not 0 <= target < logits.shape[1]:
+        raise TargetError(f"target {target} is not one of the {logits.shape[1]} logits of {type(model).__name__}")
+    return logits[:, target]
