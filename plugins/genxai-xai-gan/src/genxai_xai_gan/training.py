@@ -100,7 +100,7 @@ class AdversarialTrainer(Trainer):
 
         def step(i: int) -> Mapping[str, Tensor | float]:
             rows = draws.batch_indices(runtime.seed, i, self.batch, len(data))[mine]
-            real = data[rows].images.to(runtime.torch_device).requires_grad_(self.r1 > 0)
+            real = data[rows].images.to(runtime.torch_device).detach().requires_grad_(self.r1 > 0)
             first = i * self.batch + mine.start
             latents = G.sample_latents(len(rows), runtime.seed, start=first)
             with runtime.autocast():
