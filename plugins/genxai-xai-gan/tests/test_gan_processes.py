@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 registry.default().host.load_file(Path({nets!r}))
 images = draws.uniform(0, range(40), (1, 16, 16)) * 2 - 1
 trainer = create("trainer/xai-gan", generator=Spec("generator/tiny"), discriminator=Spec("discriminator/tiny"),
-                 steps=8, batch=8, start=0.25, generator_lr=0.001, discriminator_lr=0.001)
+                 steps=8, batch=8, start=0.25, generator_lr=0.001, discriminator_lr=0.001, **{params!r})
 runtime = Runtime(device="cpu", seed=3)
 trained = trainer.fit(Samples(images, value_range=(-1.0, 1.0)), runtime)
 tensors = {{f"{{n}}.{{k}}": v.contiguous() for n, m in trained.models.items() for k, v in m.state_dict().items()}}
@@ -30,9 +30,10 @@ storage.write_tensors(Path(sys.argv[1]) / f"{{runtime.processes}}-{{runtime.rank
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does(tmp_path):
+@pytest.mark.parametrize("params", [{}, {"loss": "wasserstein-gp", "r1": 1.0, "control": "shuffled"}])
+def test_two_processes_train_what_one_does(tmp_path, params):
     script = tmp_path / "train.py"
-    script.write_text(SCRIPT.format(nets=str(Path(__file__).with_name("tiny_nets.py"))))
+    script.write_text(SCRIPT.format(nets=str(Path(__file__).with_name("tiny_nets.py")), params=params))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
     for n in ("1", "2"):
         done = subprocess.run(
