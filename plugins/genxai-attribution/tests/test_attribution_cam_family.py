@@ -227,6 +227,30 @@ def test_errors_name_the_layer_or_the_method(make_dcgan, images):
     assert all(not m._forward_hooks for m in model.modules())
 
 
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_finer_cam_equals_the_library(make_dcgan, images, classes):
+    model = make_dcgan(classes=classes).eval()
+    maps = Cam("finer-cam", "features.4").at_layer(model, images, 1).maps
+    raw = []
+
+    class Base(pytorch_grad_cam.GradCAM):
+        def get_cam_image(self, *arguments):
+            raw.append(super().get_cam_image(*arguments))
+            return raw[-1]
+
+    with pytorch_grad_cam.FinerCAM(model, [model.features[4]], base_method=Base) as library:
+        library(images, target_idx=1)
+    np.testing.assert_allclose(maps, raw[0], atol=1e-6)
+    if classes == 2:  # of two classes, it is the Grad-CAM of the difference
+        one, other = (Cam("gradcam", "features.4").at_layer(model, images, t).maps for t in (1, 0))
+        torch.testing.assert_close(maps, one - other, atol=1e-6, rtol=1e-4)
+
+
+def test_finer_cam_of_a_single_logit_is_refused(make_dcgan, images):
+    with pytest.raises(TargetError, match="a single logit; use gradcam"):
+        Cam("finer-cam").explain(make_dcgan(), images)
+
+
 # -- by masking and by ablation -----------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from genxai_core import Attribution, Discriminator, Explainer, Runtime
 from .fast import applied, recorded
 from .formulas import GRADIENT, PLAIN
 from .layers import Layer, find
+from .logits import finer, select
 from .maps import Call
 from .masked import ablationcam, scorecam
 
@@ -38,9 +39,10 @@ class Cam(Explainer):
         ``eigengradcam``: the first principal component of g A, its sign that of Σ_k g_k A_k. ``eigencam``: the first
         principal component of A over positions, in units of the activation; it knows neither target nor logit. Its
         sign, which is arbitrary, is such that the map correlates positively with the sum of the activations, Σ_k A_k.
-        ``scorecam``: α_k the softmax over channels of the logit of the image masked by A_k; it knows no "against".
-        ``ablationcam``: α_k what the logit loses when channel k is set to 0. The last two need no gradient and one
-        forward per channel.
+        ``finer-cam``: gradcam of what sets the target apart from the three classes of the nearest logits; refused for a
+        single logit. ``scorecam``: α_k the softmax over channels of the logit of the image masked by A_k; it knows no
+        "against". ``ablationcam``: α_k what the logit loses when channel k is set to 0. The last two need no gradient
+        and one forward per channel.
     layer
         A name of ``model.named_modules()``, or ``auto``: the last map with more than one position that the forward
         makes, usually after the activation. The result's ``notes`` name it with its resolution.
@@ -56,7 +58,8 @@ class Cam(Explainer):
     2018 (arXiv:1710.11063). R. Draelos, L. Carin, "HiResCAM", 2020 (arXiv:2011.08891). R. Fu et al., "XGradCAM", BMVC
     2020 (arXiv:2008.02312). P.-T. Jiang et al., "LayerCAM", IEEE TIP 2021. M. Muhammad, M. Yeasin, "Eigen-CAM", IJCNN
     2020 (arXiv:2008.00299); activations are centred first, as in pytorch-grad-cam. H. Wang et al., "Score-CAM", CVPR
-    workshops 2020 (arXiv:1910.01279). H. Ramaswamy, S. Desai, "Ablation-CAM", WACV 2020.
+    workshops 2020 (arXiv:1910.01279). H. Ramaswamy, S. Desai, "Ablation-CAM", WACV 2020. Z. Zhang et al., "Finer-CAM",
+    CVPR 2025 (arXiv:2501.11309).
     """
 
     explains, accepts, returns = "discriminator", "images", Attribution
@@ -71,12 +74,13 @@ class Cam(Explainer):
             "layercam",
             "eigengradcam",
             "eigencam",
+            "finer-cam",
             "scorecam",
             "ablationcam",
         ] = "gradcam",
         layer: str = "auto",
     ) -> None:
-        known = [*GRADIENT, *PLAIN, *MASKED]
+        known = [*GRADIENT, *PLAIN, "finer-cam", *MASKED]
         if method not in known:
             raise ValueError(f"method {method!r} is not one of {', '.join(known)}")
         self.method = method
@@ -105,13 +109,16 @@ class Cam(Explainer):
             If its activations are not finite.
         """
         layer = find(model, images[:1], self.layer)
-        found, logits = recorded(model, images, target, [layer.name], gradients=self.method in GRADIENT)
+        apart = self.method == "finer-cam"
+        formula, score = ("gradcam", finer) if apart else (self.method, select)
+        needed = formula in GRADIENT
+        found, logits = recorded(model, images, target, [layer.name], gradients=needed, score=score)
         activations, gradients = found[layer.name]
         if self.method in MASKED:
             call = call or Call(len(images))
             maps = MASKED[self.method](model, images, target, activations, layer.name, call)
         else:
-            maps = applied(self.method, activations, gradients)
+            maps = applied(formula, activations, gradients)
         return AtLayer(maps, layer, logits)
 
     def _explain(

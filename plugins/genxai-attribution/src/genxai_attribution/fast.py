@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genxai_core import Discriminator
 from genxai_core.errors import ExplainerError, InputError
@@ -14,6 +14,9 @@ from genxai_core.errors import ExplainerError, InputError
 from .formulas import GRADIENT, PLAIN
 from .layers import find, mapped
 from .logits import select
+
+Score = Callable[[nn.Module, Tensor, int], Tensor]
+"""What is differentiated: ``(model, logits [N, K], target) -> [N]``."""
 
 
 def cams(
@@ -84,9 +87,9 @@ def applied(method: str, activations: Tensor, gradients: Tensor | None) -> Tenso
 
 
 def recorded(
-    model: Discriminator, images: Tensor, target: int, names: Sequence[str], *, gradients: bool
+    model: Discriminator, images: Tensor, target: int, names: Sequence[str], *, gradients: bool, score: Score = select
 ) -> tuple[dict[str, tuple[Tensor, Tensor | None]], Tensor]:
-    """Return layers' activations and gradients of the logit ``[N, K, h, w]``, at least float32, and logits ``[N]``.
+    """Return layers' activations and gradients of the score ``[N, K, h, w]``, at least float32, and logits ``[N]``.
 
     Raises
     ------
@@ -99,7 +102,8 @@ def recorded(
             find(model, images[:1], name)  # raises and says which there are
     with torch.no_grad(), _recording(model, unique, gradients) as outputs:
         # a copy, because a model may begin with an in-place operation
-        logits = select(model, model(images.detach().clone()), target)
+        outcome = model(images.detach().clone())
+        logits, scores = select(model, outcome, target), score(model, outcome, target)
     for name in unique:
         if not mapped(outputs[name]):
             find(model, images[:1], name)  # raises and says why
@@ -109,8 +113,8 @@ def recorded(
     activations = [outputs[name][0] for name in unique]
     found: list[Tensor | None] = [None] * len(unique)
     if gradients:
-        if logits.requires_grad:
-            found = list(torch.autograd.grad(logits, activations, torch.ones_like(logits), allow_unused=True))
+        if scores.requires_grad:
+            found = list(torch.autograd.grad(scores, activations, torch.ones_like(scores), allow_unused=True))
         for name, gradient in zip(unique, found, strict=True):
             if gradient is None:
                 raise InputError(

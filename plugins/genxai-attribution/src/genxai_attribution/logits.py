@@ -28,6 +28,29 @@ def logit(model: nn.Module, images: Tensor, target: int) -> Tensor:
     return chosen
 
 
+def finer(model: nn.Module, logits: Tensor, target: int) -> Tensor:
+    """Return what sets target t apart from the three classes c of nearest logits: Σ p_c (f_t − f_c) / Σ p_c ``[N]``.
+
+    p is the softmax of all logits, and differentiated too, as in pytorch-grad-cam with α = 1. Zhang et al.,
+    "Finer-CAM", CVPR 2025 (arXiv:2501.11309).
+
+    Raises
+    ------
+    TargetError
+        If there is no such logit, or no other to set it apart from.
+    """
+    chosen = select(model, logits, target)[:, None]
+    if logits.shape[1] < 2:
+        raise TargetError(
+            f"finer-cam sets a class apart from others, and {type(model).__name__} has a single logit; use gradcam"
+        )
+    distance = (logits - chosen).detach().abs()
+    distance[:, target] = torch.inf
+    others = distance.argsort(1)[:, : min(3, logits.shape[1] - 1)]
+    weights = logits.softmax(1).gather(1, others)
+    return (weights * (chosen - logits.gather(1, others))).sum(1) / (weights.sum(1) + 1e-9)
+
+
 def select(model: nn.Module, logits: Tensor, target: int) -> Tensor:
     """Return one column ``[N]`` of logits ``[N, K]``.
 

@@ -93,6 +93,6 @@ def genxai_components() -> Iterable[Component]:
             "explainer",
             "cam",
             "genxai_attribution.cam:Cam",
-            "class activation maps of a layer by nine methods, gradcam to ablationcam, signed and unnormalised",
+            "class activation maps of a layer by ten methods, gradcam to ablationcam, signed and unnormalised",
         ),
     ]
