@@ -30,6 +30,7 @@ EXPLAINERS = [
     ("noise-tunnel", {"stdev": 0.02}),
     ("noise-tunnel", {"explainer": gx.Spec("explainer/input-x-gradient"), "method": "vargrad", "samples": 4}),
     ("noise-tunnel", {"explainer": gx.Spec("explainer/deeplift"), "samples": 4, "stdev": 0.02}),
+    ("fullgrad", {}),
     ("cam", {"method": "gradcam"}),
     ("cam", {"method": "layercam"}),
     ("cam", {"method": "gradcam++"}),

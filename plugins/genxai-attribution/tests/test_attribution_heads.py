@@ -23,6 +23,7 @@ EXPLAINERS = [
     ("noise-tunnel", {"samples": 4}),
     ("noise-tunnel", {"samples": 4, "method": "smoothgrad-sq"}),
     ("noise-tunnel", {"samples": 4, "method": "vargrad"}),
+    ("fullgrad", {}),
     *(("cam", {"method": m}) for m in ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam")),
     *(("cam", {"method": m}) for m in ("eigengradcam", "eigencam", "scorecam", "ablationcam")),
 ]

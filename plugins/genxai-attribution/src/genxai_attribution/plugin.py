@@ -91,6 +91,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "explainer",
+            "fullgrad",
+            "genxai_attribution.full:FullGrad",
+            "pixels and biases times their gradients, in place; together they are the logit",
+        ),
+        Component(
+            "explainer",
             "cam",
             "genxai_attribution.cam:Cam",
             "class activation maps of a layer by ten methods, gradcam to ablationcam, signed and unnormalised",
