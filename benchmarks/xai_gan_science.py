@@ -1,7 +1,8 @@
 """Does the explanation help? xAI-GAN against placebo masks: KID and FID over training, several seeds.
 
-    python benchmarks/xai_gan_science.py            # run what is missing, then write docs/results/xai-gan.md
-    python benchmarks/xai_gan_science.py --write    # only write the page again from the kept figures
+    python benchmarks/xai_gan_science.py                             # run what is missing, then write the page
+    python benchmarks/xai_gan_science.py --write                     # only write the page from the kept figures
+    python benchmarks/xai_gan_science.py --fashion-mnist FOLDER      # the second tier, from files that are there
 
 Every pair of arm and seed keeps one file, so that a run that was stopped goes on where it was. Arms of a seed share
 data order, latents and first weights, and are equal until guidance begins: they are compared in pairs. One thread;
@@ -26,8 +27,6 @@ import genxai_core as gx
 from genxai_core import Runtime, Samples, Spec, draws, storage
 from genxai_core.errors import RegistryError
 
-HERE = Path(__file__).resolve().parent
-OUT = HERE / "results" / "xai_gan_science"
 GUIDED = {"alpha": 0.2, "start": 0.5}
 """As the paper has it."""
 
@@ -39,7 +38,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("xai-gan", {**GUIDED, "control": "random"}),
     "deeplift-shap": ("xai-gan", {**GUIDED, "explainer": Spec("explainer/deeplift-shap"), "every": 5}),
 }
-"""DeepLiftShap is explained at every fifth step, against ``REFERENCES`` digits, as the paper takes real images."""
+"""DeepLiftShap is explained at every fifth step, against ``REFERENCES`` real images, as the paper has it."""
 
 REFERENCES = 8
 POINTS = 10
@@ -61,27 +60,27 @@ class Watched(training.Loop):
 
 
 class Judge:
-    """KID and FID to all digits, on the features of one classifier, which is trained alike in every run."""
+    """KID and FID to all real images, on the features of one classifier, which is trained alike in every run."""
 
-    def __init__(self, digits: Any) -> None:
-        self.digits = digits[:]
-        self.model = gx.create("trainer/classifier").fit(digits, quiet(0)).classifier
+    def __init__(self, data: Any) -> None:
+        self.data = data[:]
+        self.model = gx.create("trainer/classifier").fit(data, quiet(0)).classifier
         self.metrics = {name: gx.create(f"metric/{name}", extractor=self.model) for name in ("kid", "fid")}
 
     def measure(self, samples: Samples, real: Samples | None = None) -> dict[str, float]:
-        """Return both distances of images to the digits, or to some of them."""
-        real = self.digits if real is None else real
+        """Return both distances of images to the real ones, or to some of them."""
+        real = self.data if real is None else real
         return {
             name: metric.measure(real=real, generated=samples, runtime=quiet(0))[name]
             for name, metric in self.metrics.items()
         }
 
     def floor(self, splits: int = 20) -> dict[str, list[float]]:
-        """Measure digits against digits: random halves."""
+        """Measure real images against real ones: random halves."""
         rows = []
         for k in range(splits):
-            order, half = draws.permutation(0, k, len(self.digits)).tolist(), len(self.digits) // 2
-            rows.append(self.measure(self.digits[order[half:]], self.digits[order[:half]]))
+            order, half = draws.permutation(0, k, len(self.data)).tolist(), len(self.data) // 2
+            rows.append(self.measure(self.data[order[half:]], self.data[order[:half]]))
         return {name: [row[name] for row in rows] for name in self.metrics}
 
 
@@ -90,27 +89,27 @@ def quiet(seed: int) -> Runtime:
     return Runtime(device="cpu", seed=seed, quiet=True)
 
 
-def train(arm: str, seed: int, steps: int, digits: Any, judge: Judge) -> dict[str, Any]:
+def train(arm: str, seed: int, steps: int, data: Any, judge: Judge) -> dict[str, Any]:
     """Train one arm from one seed and measure it at every point."""
     name, parameters = ARMS[arm]
     if arm == "deeplift-shap":
-        parameters = {**parameters, "explainer": Spec(parameters["explainer"].use, against(digits))}
+        parameters = {**parameters, "explainer": Spec(parameters["explainer"].use, against(data))}
     points = [round(steps * (k + 1) / POINTS) for k in range(POINTS)]
     loop = type("WatchedHere", (Watched,), {"kept": [], "points": frozenset(points)})
     with mock.patch.object(training, "Loop", loop):
         start = time.process_time()
-        trained = gx.create(f"trainer/{name}", steps=steps, **parameters).fit(digits, quiet(seed))
+        trained = gx.create(f"trainer/{name}", steps=steps, **parameters).fit(data, quiet(seed))
     rows = []
     for step, now, weights in loop.kept:
         trained.generator.load_state_dict(weights)
-        samples = trained.generator.sample(len(digits), seed=1_000_000 + seed)
+        samples = trained.generator.sample(len(data), seed=1_000_000 + seed)
         rows.append({"step": step, "seconds": round(now - start, 3), **judge.measure(samples)})
     return {"points": rows, "mask_mean": trained.info.get("mask_mean"), "mask": trained.info.get("mask")}
 
 
-def against(digits: Any) -> dict[str, Any]:
+def against(data: Any) -> dict[str, Any]:
     """Return the references of DeepLiftShap."""
-    return {"baseline": digits[:REFERENCES].images, "references": REFERENCES}
+    return {"baseline": data[:REFERENCES].images, "references": REFERENCES}
 
 
 def available() -> list[str]:
@@ -129,7 +128,8 @@ def available() -> list[str]:
 def main() -> None:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="where the figures are kept")
+    parser.add_argument("--fashion-mnist", type=Path, metavar="FOLDER", help="the second tier, 32 px, from its files")
+    parser.add_argument("--out", type=Path, help="where the figures are kept, if not in benchmarks/results")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="default: all whose explainer is installed")
@@ -137,20 +137,29 @@ def main() -> None:
     parser.add_argument("--no-page", action="store_true", help="only keep figures")
     asked = parser.parse_args()
     if not asked.write:
-        run(asked.out, asked.steps, asked.seeds, asked.arms or available())
+        tier = "fashion-mnist" if asked.fashion_mnist else "digits"
+        folder = asked.out or xai_gan_page.TIERS[tier].folder
+        run(folder, tier, asked.fashion_mnist, asked.steps, asked.seeds, asked.arms or available())
     if not asked.no_page:
         xai_gan_page.write()
 
 
-def run(out: Path, steps: int, seeds: int, arms: list[str]) -> None:
+def images(tier: str, folder: Path | None) -> Any:
+    """Return a tier's data."""
+    if tier == "digits":
+        return gx.create("dataset/digits", size=16)
+    return gx.create("dataset/torchvision", name="FashionMNIST", root=folder, size=32, limit=5000)
+
+
+def run(out: Path, tier: str, folder: Path | None, steps: int, seeds: int, arms: list[str]) -> None:
     """Run every pair of arm and seed that has no file yet, seed by seed."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
-    digits = gx.create("dataset/digits", size=16)
-    judge = Judge(digits)
+    data = images(tier, folder)
+    judge = Judge(data)
     weights = {k: v.numpy().tobytes().hex() for k, v in judge.model.state_dict().items()}
-    setting = {"steps": steps, "points": POINTS, "guided": GUIDED, "judge": storage.digest(weights), "data": "digits"}
+    setting = {"steps": steps, "points": POINTS, "guided": GUIDED, "judge": storage.digest(weights), "data": tier}
     head = out / "setting.json"
     if head.is_file():
         kept = json.loads(head.read_text())
@@ -165,7 +174,7 @@ def run(out: Path, steps: int, seeds: int, arms: list[str]) -> None:
             path = out / f"{arm}-{seed}.json"
             if path.is_file():
                 continue
-            result = {"arm": arm, "seed": seed, **train(arm, seed, steps, digits, judge)}
+            result = {"arm": arm, "seed": seed, **train(arm, seed, steps, data, judge)}
             part = path.with_suffix(".part")
             part.write_text(json.dumps(result, indent=1) + "\n")
             part.replace(path)
