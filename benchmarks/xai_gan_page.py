@@ -184,9 +184,10 @@ a seed share first weights, latents and the order of the data, and are equal bit
 of {setting["points"]} checkpoints as many generated images are compared with all real ones, on the features of one
 classifier (`trainer/classifier`, seed 0). Equal time is that which plain training takes for all steps, {budget:.0f} s
 of CPU time on one thread, evaluation not counted; what is as quick counts with all its steps. Other programs ran
-beside and stretched some trainings by a third; each is scaled by its own first half, which is the same work in all arms, and an arm's time is the median over the seeds.
-Differences of a few per cent in it mean nothing. Intervals are 95 %, Student's t over seeds {seeds[0]} to {seeds[-1]};
-they are not corrected for the number of comparisons. {facts["cpu"]}, torch {facts["torch"]}.
+beside and stretched some trainings by a third; each is scaled by its own first half, which is the same work in all
+arms, and an arm's time is the median over the seeds. Differences of a few per cent in it mean nothing. Intervals are
+95 %, Student's t over seeds {seeds[0]} to {seeds[-1]}; they are not corrected for the number of comparisons.
+{facts["cpu"]}, torch {facts["torch"]}.
 
 The paper ([Nagisetty et al., 2020](https://arxiv.org/abs/2002.10438)) reports up to 23 % better FID, on MNIST,
 Fashion-MNIST and CIFAR-10, without placebos. The logs in its repository hold one run of each kind.
