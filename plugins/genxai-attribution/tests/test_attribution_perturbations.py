@@ -17,8 +17,9 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 import genxai_core as gx
-from genxai_core import Component, draws
+from genxai_core import draws, registry
 from genxai_core.errors import InputError
+from genxai_core.plugins import PluginHost
 
 
 class Additive(gx.Discriminator):
@@ -230,38 +231,60 @@ def test_no_more_than_a_batch_passes_through_the_model_at_once(make_dcgan, image
 # -- baselines ----------------------------------------------------------------------------------------------------
 
 
+COMPONENTS = '''
+from genxai_core import Component, hookimpl
+
+
 class Mirrored:
-    """A component that makes baselines: each image turned round."""
+    """Each image turned round."""
 
     def baseline(self, images):
         return images.flip(3)
 
 
-class Broken(Mirrored):
+class Broken:
+    """Not the images' shape."""
+
     def baseline(self, images):
         return images[:, :, :1]
 
 
-def test_a_baseline_may_be_a_component_by_name_a_tensor_or_noise(make_dcgan, images, monkeypatch):
-    registry = gx.registry.default()
-    module = "test_attribution_perturbations"
-    found = {"mirrored": Mirrored, "broken": Broken}
-    made = {f"explainer/{n}": Component("explainer", n, f"{module}:{c.__name__}", "test") for n, c in found.items()}
-    monkeypatch.setattr(gx.Spec, "build", lambda self, **decided: found[self.use.partition("/")[2]]())
-    assert registry is not None
-    assert set(made) == {"explainer/mirrored", "explainer/broken"}
+class Silent:
+    """Makes no baseline."""
+
+
+@hookimpl
+def genxai_components():
+    found = {"mirrored": "Mirrored", "broken": "Broken", "silent": "Silent"}
+    return [Component("generator", name, f"my_baselines:{kind}", "test") for name, kind in found.items()]
+'''
+
+
+@pytest.fixture
+def with_components(tmp_path):
+    """A registry that knows three more components, from a file as ``--plugin`` takes it."""
+    (tmp_path / "my_baselines.py").write_text(COMPONENTS)
+    more = registry.Registry(PluginHost())
+    more.host.load_file(tmp_path / "my_baselines.py")
+    with registry.using(more):
+        yield
+
+
+def test_a_baseline_may_be_a_component_by_name_or_a_tensor(make_dcgan, images, with_components):
     model = make_dcgan().eval()
     for name in ("integrated-gradients", "deeplift", "occlusion", "lime", "kernel-shap", "shapley-sampling"):
-        by_name = gx.create(f"explainer/{name}", baseline=gx.Spec("explainer/mirrored")).explain(model, images)
+        by_name = gx.create(f"explainer/{name}", baseline=gx.Spec("generator/mirrored")).explain(model, images)
         assert torch.equal(by_name.baseline, images.flip(3))
-        assert by_name.notes["baseline"] == "explainer/mirrored"
-        as_object = gx.create(f"explainer/{name}", baseline=Mirrored()).explain(model, images)
+        assert by_name.notes["baseline"] == "generator/mirrored"
+        as_object = gx.create(f"explainer/{name}", baseline=gx.create("generator/mirrored")).explain(model, images)
         assert torch.equal(as_object.maps, by_name.maps)
         tensor = torch.full((1, 16, 16), -1.0)
         low, given = (gx.create(f"explainer/{name}", baseline=b).explain(model, images) for b in ("low", tensor))
         assert torch.equal(low.maps, given.maps)
-        with pytest.raises(InputError, match=r"explainer/broken made \[5, 1, 1, 16\]"):
-            gx.create(f"explainer/{name}", baseline=gx.Spec("explainer/broken")).explain(model, images)
+        with pytest.raises(InputError, match=r"generator/broken made \[5, 1, 1, 16\]"):
+            gx.create(f"explainer/{name}", baseline=gx.Spec("generator/broken")).explain(model, images)
+        with pytest.raises(InputError, match="generator/silent has no method baseline"):
+            gx.create(f"explainer/{name}", baseline=gx.Spec("generator/silent")).explain(model, images)
         with pytest.raises(InputError, match="2 references given"):
             gx.create(f"explainer/{name}", baseline=torch.zeros(2, 1, 16, 16)).explain(model, images)
         with pytest.raises(InputError, match=r"a reference is \(1, 8, 8\)"):
