@@ -44,14 +44,18 @@ Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Wher
 
 
 def say(text: str = "") -> None:
-    """Print a line for people, on standard error."""
-    sys.stderr.write(text + "\n")
+    """Print a line for people, on standard error. Control characters, such as a file may hold, are spelt out."""
+    sys.stderr.write(_shown(text) + "\n")
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def put(text: str) -> None:
     """Print a line of the result, on standard output. If its reader has gone (``| head``), the work goes on."""
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(_shown(text) + "\n")
     except BrokenPipeError:
         _reader_gone()
 
@@ -341,6 +345,9 @@ def _main(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         say("interrupted")
         return 130
+    except OSError as error:  # a folder that cannot be written, a disk that is full
+        _tell(error, f"{error.filename or 'a file'}: {error.strerror or error}", as_json)
+        return 2
     except Exception as error:
         _tell(error, f"{type(error).__name__}: {error} (genxai --traceback … shows where)", as_json)
         return 1

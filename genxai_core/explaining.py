@@ -261,7 +261,7 @@ def _batches(
                     result = _call(explainer, model, batch, target, runtime)
                     for module in held:  # what a library left behind must not reach the next batch
                         module.eval().requires_grad_(False)
-                    result = _checked(explainer, result, len(chunk), kept, name)
+                    result = _checked(explainer, result, len(chunk), kept, target, name)
                     if isinstance(result, Attribution) and source.accepts != "latents":
                         result = _completed(result, model, kept, target, source.value_range)
                 yield _detached(result)
@@ -284,7 +284,7 @@ def _typed(explainer: Explainer, result: Any, name: str) -> Any:
     return result
 
 
-def _checked(explainer: Explainer, result: Any, n: int, inputs: Tensor, name: str) -> Any:
+def _checked(explainer: Explainer, result: Any, n: int, inputs: Tensor, target: int | None, name: str) -> Any:
     result = _typed(explainer, result, name)
     if result.per_sample and len(result) != n:
         raise ExplainerError(f"{name} returned {len(result)} results for {n} inputs")
@@ -294,6 +294,13 @@ def _checked(explainer: Explainer, result: Any, n: int, inputs: Tensor, name: st
             f"{name} returned maps {list(result.maps.shape)} for images {list(inputs.shape)}; "
             f"bring them to the images' size (bilinear, align_corners=False)"
         )
+    if drawn_on and result.maps.ndim == 4 and result.maps.shape[1] not in (1, inputs.shape[1]):
+        raise ExplainerError(
+            f"{name} returned maps of {result.maps.shape[1]} channels for images of {inputs.shape[1]}; "
+            f"maps are [N, H, W] or [N, C, H, W]"
+        )
+    if isinstance(result, Attribution) and target is not None and {int(t) for t in result.target} != {target}:  # type: ignore[union-attr]
+        raise ExplainerError(f"{name} was asked for target {target} and returned maps of another; pass target on")
     return result
 
 

@@ -17,9 +17,10 @@ def guard(*models: nn.Module, freeze: bool = True) -> Iterator[None]:
     """Restore models and global state when the block ends, also when it raises or is interrupted.
 
     Restored bit for bit: parameters, buffers (BatchNorm statistics, spectral norm's vectors) and other tensors that a
-    module holds, ``.grad``, ``requires_grad``, train/eval flags, registered hooks, every attribute, submodule and the
-    class of every module; the random generators of Python, numpy and torch on all devices; torch's deterministic,
-    cuDNN and grad-mode flags.
+    module holds, also in lists and dicts, ``.grad``, ``requires_grad``, train/eval flags, registered hooks, every
+    attribute, submodule and the class of every module; the random generators of Python, numpy and torch on all devices;
+    torch's deterministic, cuDNN, precision, anomaly, default-dtype and grad-mode flags. What a helper object of another
+    class holds is not looked into.
 
     Parameters
     ----------
@@ -48,25 +49,41 @@ def _unique(models: tuple[nn.Module, ...]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for model in models:
         for module in model.modules():
-            for tensor in (*module._parameters.values(), *module._buffers.values(), *module.__dict__.values()):
-                if isinstance(tensor, Tensor):
-                    found[id(tensor)] = tensor
+            for part in _reachable(module.__dict__):
+                if isinstance(part, Tensor):
+                    found[id(part)] = part
     return list(found.values())
 
 
+def _reachable(value: Any) -> Iterator[Any]:
+    """Yield a value and what it holds, through lists, tuples, sets and dicts, each once."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list | tuple | set):
+            waiting += part
+
+
 class _Snapshot:
-    """A module's attributes: the mapping itself, and the content of those that are registries (hooks, children)."""
+    """A module's attributes: the mapping itself, and the content of those that hold others (hooks, children, lists)."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.kind = type(module)  # parametrizations exchange it, and keep properties on the class that they make
         self.properties = {k: v for k, v in vars(self.kind).items() if isinstance(v, property)}
         self.attributes = dict(module.__dict__)
-        self.registries = {k: v.copy() for k, v in module.__dict__.items() if isinstance(v, dict | set | list)}
+        held = [part for part in _reachable(module.__dict__) if isinstance(part, dict | set | list)]
+        self.containers = [(part, part.copy()) for part in held if part is not module.__dict__]
 
     def restore(self) -> None:
-        for key, content in self.registries.items():
-            original: Any = self.attributes[key]
+        for original, content in self.containers:
             if isinstance(original, list):
                 original[:] = content
             else:
@@ -141,6 +158,9 @@ class _Environment:
         self.grad = torch.is_grad_enabled()
         cudnn = torch.backends.cudnn
         self.cudnn = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+        self.dtype = torch.get_default_dtype()
+        self.precision = torch.get_float32_matmul_precision()
+        self.anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
 
     def restore(self) -> None:
         random.setstate(self.python)
@@ -152,3 +172,6 @@ class _Environment:
         torch.set_grad_enabled(self.grad)
         cudnn = torch.backends.cudnn
         cudnn.enabled, cudnn.benchmark, cudnn.deterministic = self.cudnn
+        torch.set_default_dtype(self.dtype)
+        torch.set_float32_matmul_precision(self.precision)
+        torch.autograd.set_detect_anomaly(*self.anomaly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -29,7 +30,8 @@ GROUP = "genxai"
 class Plugin:
     """A plugin that discovery met: loaded, failed (``error``) or switched off (``disabled``).
 
-    ``source`` is set for a plugin that came from a file (``--plugin``) rather than from a distribution.
+    ``source`` is set for a plugin that came from a file (``--plugin``) rather than from a distribution; ``beside`` are
+    the files next to it that it imports.
     """
 
     distribution: str
@@ -38,6 +40,7 @@ class Plugin:
     error: BaseException | None = None
     disabled: bool = False
     source: Path | None = None
+    beside: tuple[Path, ...] = ()
     module: Any = field(default=None, repr=False)
 
 
@@ -102,7 +105,8 @@ class PluginHost:
             if self._manager.is_registered(module):  # a hook with a wrong argument fails half-way through
                 self._manager.unregister(module)
             raise
-        plugin = Plugin(distribution, version, components, source=source, module=module)
+        beside = tuple(_imported_beside(source)) if source else ()
+        plugin = Plugin(distribution, version, components, source=source, beside=beside, module=module)
         self.plugins.append(plugin)
         return plugin
 
@@ -195,6 +199,23 @@ class PluginHost:
                     stacklevel=2,
                 )
         return results
+
+
+def _imported_beside(source: Path) -> list[Path]:
+    """Return the files next to a plugin's file that it imports, and those that they import, sorted."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_bytes())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                top = source.parent / name.partition(".")[0]
+                new = {p for p in (top.with_suffix(".py"), *top.rglob("*.py")) if p.is_file()} - found - {source}
+                found |= new
+                waiting += new
+    return sorted(found)
 
 
 def _version(distribution: str) -> str:

@@ -163,7 +163,11 @@ class Registry:
             or [k for k in known if k.split("/")[1] == short]
             or difflib.get_close_matches(full_name, known, n=1, cutoff=0.8)
         )
-        hint = f"did you mean {' or '.join(near)}?" if near else "'genxai list' shows all names"
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else "'genxai list' shows all names (one from a file needs --plugin FILE.py)"
+        )
         of = f" from {distribution}" if distribution else ""
         broken = ", ".join(p.distribution for p in self.host.plugins if p.error is not None)
         note = f" (plugins that failed to load, see 'genxai doctor': {broken})" if broken else ""

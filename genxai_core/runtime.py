@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
 import re
 import sys
@@ -61,8 +62,12 @@ class Runtime:
     single: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+        if not isinstance(self.batch_size, int) or isinstance(self.batch_size, bool) or self.batch_size < 1:
             raise InputError(f"batch_size {self.batch_size!r} must be a whole number, at least 1")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise InputError(f"seed {self.seed!r} must be a whole number")
+        if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
+            raise InputError(f"checkpoint_seconds {self.checkpoint_seconds!r} must be a time in seconds, at least 0")
         if self.precision not in ("float32", "bfloat16"):
             raise InputError(f"precision {self.precision!r} is not float32 or bfloat16")
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", self.device):

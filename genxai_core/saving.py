@@ -6,7 +6,7 @@ again through the registry: no pickle, ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .samples import Samples
 from .trained import Trained
 
 FORMAT = 1
+Build = Callable[[], Any]
 _RECIPE = "_genxai_recipe"
 
 
@@ -159,9 +160,10 @@ def _write_model(model: nn.Module, folder: Path, name: str) -> Any:
     return tree
 
 
-def _read_model(tree: Any, folder: Path, name: str) -> nn.Module:
+def _read_model(tree: Any, folder: Path, name: str, build: Build | None = None) -> nn.Module:
     tensors = storage.read_tensors(_model_file(folder, name))
-    model: nn.Module = _build(tree, {k: v for k, v in tensors.items() if k.startswith("recipe.")})
+    recipe = {k: v for k, v in tensors.items() if k.startswith("recipe.")}
+    model: nn.Module = build() if build else _build(tree, recipe)
     weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
     return _load_weights(model, weights, f"{folder}: {name}")
 
@@ -226,8 +228,16 @@ def _write(result: Any, folder: Path) -> dict[str, Any]:
     return {"type": "dataset" if isinstance(result, Dataset) else "component", "recipe": tree}
 
 
-def load_result(path: Path | str) -> Any:
+def load_result(path: Path | str, build: Build | None = None) -> Any:
     """Read what `save_result` wrote, after checking every file's hash.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    build
+        Builds the component anew where the result is one that is saved as its recipe (a dataset, a model), instead of
+        by that recipe: a recipe may name paths that were elsewhere when it was written.
 
     Raises
     ------
@@ -238,12 +248,12 @@ def load_result(path: Path | str) -> Any:
     """
     with guard():  # building a model draws its first weights; the caller's random generators are left as they are
         try:
-            return _load(Path(path))
+            return _load(Path(path), build)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise StorageError(f"{path}: cannot be read, {one_line(error)}; delete it and run again") from error
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, build: Build | None) -> Any:
     storage.verify(path)
     head = storage.read_head(path / "result.json", FORMAT)
     kind = head.get("type")
@@ -256,9 +266,9 @@ def _load(path: Path) -> Any:
         models = {name: _read_model(tree, path, name) for name, tree in head["models"].items()}
         return Trained(models, training["history"], training["info"])
     if kind == "model":
-        return _read_model(head["model"], path, "model")
+        return _read_model(head["model"], path, "model", build)
     if kind == "values":
         return storage.unpack(head["values"], storage.read_tensors(path / "values.safetensors"))
     if kind in ("dataset", "component"):
-        return _build(head["recipe"], storage.read_tensors(path / "recipe.safetensors"))
+        return build() if build else _build(head["recipe"], storage.read_tensors(path / "recipe.safetensors"))
     raise StorageError(f"{path}: unknown result type {kind!r}; update genxai-core")

@@ -60,6 +60,8 @@ def read_json(path: Path | str) -> Any:
         If it is missing or malformed.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise StorageError(f"{path}: is not a file")  # opening a named pipe would wait for ever
     try:
         return json.loads(_read(path, 256_000_000))
     except (ValueError, RecursionError) as error:
@@ -127,10 +129,10 @@ def load_weights(path: Path | str) -> dict[str, torch.Tensor]:
         return read_tensors(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the restricted unpickler fail in every way there is
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception:  # a damaged file makes the restricted unpickler fail in every way there is
+        # torch's own words are not passed on: they advise to load such a file without the restriction
         raise StorageError(
-            f"{path}: refused: it is damaged, or holds more than tensors ({reason}); "
+            f"{path}: refused: it is damaged, or holds Python objects, not only tensors; "
             f"ask its author for a plain state_dict or safetensors"
         ) from None
     for wrapper in ("state_dict", "model"):
@@ -345,6 +347,9 @@ def verify(path: Path | str) -> dict[str, str]:
     recorded: dict[str, str] = read_json(path / HASHES)
     if not isinstance(recorded, dict):
         raise StorageError(f"{path / HASHES}: damaged; delete {path} and run again")
+    strange = [p for p in path.rglob("*") if p.is_symlink() or not (p.is_file() or p.is_dir())]
+    if strange:
+        raise StorageError(f"{strange[0]}: is a link or a device, which genxai never writes; delete {path}")
     actual = hashes(path)
     for name in sorted(set(recorded) | set(actual)):
         if recorded.get(name) != actual.get(name):

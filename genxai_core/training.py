@@ -168,7 +168,7 @@ class Loop:
             yield stop
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, handler or signal.SIG_DFL)  # None: it was not set from Python
 
     def _saved_message(self) -> str:
         if self._folder is None:

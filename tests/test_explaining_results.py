@@ -378,3 +378,12 @@ def test_a_trainer_is_seeded_refuses_other_data_and_leaves_the_generators_alone(
         Draws().fit(images())
     with pytest.raises(InputError, match="empty"):
         Draws().fit(Numbers(n=0))
+
+
+def test_maps_of_another_target_or_of_strange_channels_are_refused():
+    other = explainer(lambda d, x, t: Attribution(maps=x[:, 0], target=t + 3))
+    with pytest.raises(ExplainerError, match="asked for target 0 and returned maps of another"):
+        other.explain(Linear(), images())
+    strange = explainer(lambda d, x, t: Attribution(maps=x.repeat(1, 5, 1, 1), target=t))
+    with pytest.raises(ExplainerError, match="maps of 15 channels for images of 3"):
+        strange.explain(Linear(), images())

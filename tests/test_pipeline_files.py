@@ -103,6 +103,9 @@ def test_the_good_file_is_accepted(tmp_path):
         ("seed: 3", "seed: 3\nsed: 4", 4, "unknown key; did you mean 'seed'"),
         ("name: tiny", "name: ../../etc", 2, "does not fit"),
         ("name: tiny", "name: [tiny]", 2, "does not fit"),
+        ("block: 2", "block: .nan", 13, "not finite"),
+        ("{use: generator/tiny}", "{use: discriminator/tiny}", 8, "is not a generator"),
+        ("block: 2", "block: -2", 13, "block -2"),
         ("genxai: 1", "genxai: 2", 1, "write 'genxai: 1'"),
         ("genxai: 1\n", "", 1, "is missing"),
         ("  gap: {use: metric/mean-gap, ", "  gap: {", 15, "is missing; add it: 'use"),
@@ -237,3 +240,23 @@ def test_unreadable_files_are_told(tmp_path):
         pipeline.read(tmp_path / "absent.yaml")
     with pytest.raises(PipelineError, match="cannot be read"):
         pipeline.read(tmp_path)
+
+
+def test_a_thousand_steps_in_a_chain_are_put_in_order(tmp_path):
+    steps = "".join(f"  s{i}: {{use: metric/mean-gap, call: {{real: $s{i + 1}, generated: $d}}}}\n" for i in range(998))
+    path = tmp_path / "pipeline.yaml"
+    text = "genxai: 1\nname: chain\nsteps:\n" + steps + "  s998: {use: dataset/tiny}\n  d: {use: dataset/tiny}\n"
+    path.write_text(text)
+    with pytest.raises(PipelineError, match="takes a dataset or samples, but \\$s997 is values"):
+        pipeline.plan(pipeline.read(path))
+
+
+def test_control_characters_in_a_file_do_not_reach_the_terminal(tmp_path, capsys):
+    path = tmp_path / "pipeline.yaml"
+    path.write_text('genxai: 1\nname: x\n"\\r\\e[2Kfine\\e[8m": 1\nsteps: {}\n')
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", str(path)])
+    assert stop.value.code == 2
+    streams = capsys.readouterr()
+    assert all(c.isprintable() or c == "\n" for c in streams.err + streams.out)
+    assert "fine" in streams.err

@@ -336,3 +336,17 @@ def test_what_a_killed_process_left_is_swept_up_after_a_day(tmp_path):
         (folder / "a.txt").write_text("a")
     assert not old.exists()
     assert young.exists()
+
+
+def test_links_and_pipes_in_a_directory_are_refused(tmp_path):
+    outside = tmp_path / "outside.txt"
+    outside.write_text("a")
+    with storage.directory(tmp_path / "target") as folder:
+        (folder / "a.txt").write_text("a")
+    (tmp_path / "target/a.txt").unlink()
+    (tmp_path / "target/a.txt").symlink_to(outside)
+    with pytest.raises(StorageError, match="is a link"):
+        storage.verify(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(StorageError, match="is not a file"):
+        storage.read_json(tmp_path / "pipe.json")

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ PRESENTATION = ("report", "testing", "plots.py", "cli.py")
 """Parts of the core that cannot change a result, so that editing them reruns nothing."""
 
 
+RECIPES = ("dataset", "component", "model")
+"""Results saved as the recipe of a component. The key tells what they hold, for it covers the files that they name; the
+recipe itself counts for nothing: it may name the same files in another place, and is built anew by the step's own."""
+
+
 def default_folder() -> Path:
     """``$GENXAI_CACHE``, else the user's cache folder."""
     if chosen := os.environ.get("GENXAI_CACHE"):
@@ -38,12 +43,14 @@ def default_folder() -> Path:
 
 
 def sources(plugin: Plugin) -> str:
-    """Hash the source files of a plugin: its package, or the one file that ``--plugin`` named."""
+    """Hash the source files of a plugin: its packages, or the file that ``--plugin`` named with what it imported."""
     if plugin.source is not None:
-        return storage.file_hash(plugin.source)
+        return storage.digest([storage.file_hash(path) for path in (plugin.source, *plugin.beside) if path.is_file()])
     if plugin.distribution == CORE:
         return _package("genxai_core", PRESENTATION)
-    return _package(plugin.module.__name__.partition(".")[0], ())
+    modules = [plugin.module.__name__, *(c.target.partition(":")[0] for c in plugin.components)]
+    packages = sorted({module.partition(".")[0] for module in modules})
+    return storage.digest([_package(package, ()) for package in packages])
 
 
 def _package(name: str, without: tuple[str, ...]) -> str:
@@ -59,6 +66,11 @@ def _package(name: str, without: tuple[str, ...]) -> str:
             if path.is_file() and "__pycache__" not in relative.parts and relative.parts[0] not in without:
                 found[relative.as_posix()] = storage.file_hash(path)
     return storage.digest(found)
+
+
+def provenance(plugin: Plugin) -> dict[str, Any]:
+    """Return what a result depends on in a plugin: its sources, and the versions of what it requires."""
+    return {"sources": sources(plugin), "versions": versions(plugin.distribution)}
 
 
 @functools.cache
@@ -90,7 +102,7 @@ def plugins_in(value: Any) -> Iterator[Plugin]:
             yield from plugins_in(item)
 
 
-def canonical_value(value: Any, content: Mapping[str, str]) -> Any:
+def canonical_value(value: Any, content: Mapping[str, str], roots: Sequence[Path] = (), *, nested: bool = False) -> Any:
     """Return a JSON-able value in which references stand as content hashes, and paths as their content's.
 
     Parameters
@@ -99,18 +111,26 @@ def canonical_value(value: Any, content: Mapping[str, str]) -> Any:
         A step's arguments.
     content
         Content hash of each step that a reference may name.
+    roots
+        The granted folders: a path counts from there on, so that equal runs in two places are equal. One of a nested
+        component counts as a whole, for it may become part of a saved model's recipe.
     """
     if isinstance(value, Reference):
         return {"$": [content[value.step], value.text.removeprefix(f"${value.step}")]}
     if isinstance(value, Spec):
-        return {"use": value.use, "with": canonical_value(dict(value.params), content)}
+        return {"use": value.use, "with": canonical_value(dict(value.params), content, roots, nested=True)}
     if isinstance(value, Path):
-        return {"path": storage.content_hash(value)}
+        return {"path": [str(value) if nested else beneath(value, roots), storage.content_hash(value)]}
     if isinstance(value, list | tuple):
-        return [canonical_value(v, content) for v in value]
+        return [canonical_value(v, content, roots, nested=nested) for v in value]
     if isinstance(value, Mapping):
-        return {k: canonical_value(v, content) for k, v in value.items()}
+        return {k: canonical_value(v, content, roots, nested=nested) for k, v in value.items()}
     return value
+
+
+def beneath(path: Path, roots: Sequence[Path]) -> str:
+    """Spell a path from the granted folder on in which it lies."""
+    return next((path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)), path.name)
 
 
 # -- the store --------------------------------------------------------------------------------------------------
@@ -145,8 +165,8 @@ class Cache:
             return None
         note: dict[str, Any] = storage.read_json(self._note(key))
         current = {p.distribution: p for p in registry.default().host.plugins if p.error is None and not p.disabled}
-        for distribution, hashed in note["created"].items():
-            if distribution not in current or sources(current[distribution]) != hashed:
+        for distribution, made in note["created"].items():
+            if distribution not in current or provenance(current[distribution]) != made:
                 return None
         return note
 
@@ -166,12 +186,11 @@ class Cache:
         note = {
             "format": FORMAT,
             "seconds": seconds,
-            "created": {p.distribution: sources(p) for p in created},
-            "files": hashes,
+            "created": {p.distribution: provenance(p) for p in created},
+            "files": {name: hashed for name, hashed in hashes.items() if kind not in RECIPES or name != "result.json"},
             "type": kind,
             "summary": summary_of(result),
-            # a dataset is saved as its recipe: what it holds is told by the key, which covers the files that it names
-            "content": key if kind in ("dataset", "component") else storage.digest(hashes),
+            "content": key if kind in RECIPES else storage.digest(hashes),
         }
         storage.write_json(self._note(key), note)
         shutil.rmtree(self.checkpoints(key), ignore_errors=True)
@@ -181,7 +200,13 @@ class Cache:
     def lock(self, key: str) -> Iterator[None]:
         """Keep other runs from working on the same key; they wait."""
         path = self.folder / "locks" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder}: cannot be written ({error.strerror}); choose one with --cache"
+            ) from None
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

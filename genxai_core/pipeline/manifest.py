@@ -13,7 +13,9 @@ import yaml
 
 from .. import __version__, registry, storage
 from ..component import Spec
+from ..errors import StorageError
 from ..runtime import Runtime
+from .cache import beneath
 from .plan import Plan
 from .references import Reference
 
@@ -87,6 +89,8 @@ class Manifest:
         """Write it where there is none yet. An earlier run's stays until a step of this one has run."""
         path = out / "manifest.json"
         self.before = storage.read_json(path) if path.is_file() else {}
+        if not isinstance(self.before, dict):
+            raise StorageError(f"{path}: not the manifest of a run; choose another folder with --out")
         if not self.before:
             self.write(out, "running")
 
@@ -110,7 +114,7 @@ def plain(value: Any, roots: Sequence[Path]) -> Any:
     if isinstance(value, Spec):
         return {"use": value.use, **({"with": plain(dict(value.params), roots)} if value.params else {})}
     if isinstance(value, Path):
-        return next((value.relative_to(root).as_posix() for root in roots if value.is_relative_to(root)), value.name)
+        return beneath(value, roots)
     if isinstance(value, list | tuple):
         return [plain(v, roots) for v in value]
     if isinstance(value, Mapping):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import graphlib
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,14 @@ from typing import Any
 from .. import parameters, registry
 from ..component import Spec
 from ..errors import BadParameter, GenxaiError, PipelineError
+from ..guard import guard
 from ..registry import Provided
 from . import flow, references
 from .references import Reference
 from .schema import Source
+
+EAGER = ("explainer", "metric", "trainer")
+"""Kinds that are built once while the plan is made, so that a bad value is told before anything runs."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Plan:
 
 
 def plan(source: Source, roots: Sequence[Path] = ()) -> Plan:
-    """Check a pipeline and put its steps in order. Nothing is run, built or written.
+    """Check a pipeline and put its steps in order. Nothing is run or written.
 
     Parameters
     ----------
@@ -89,24 +95,25 @@ def plan(source: Source, roots: Sequence[Path] = ()) -> Plan:
 
 
 def _order(source: Source, arguments: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Order steps depth first, so that each comes after what it refers to, else as written."""
+    """Order steps so that each comes after those that it refers to, else as written."""
+    written = {name: i for i, name in enumerate(arguments)}
+    sorter = graphlib.TopologicalSorter({n: {r.step for r in references.references(a)} for n, a in arguments.items()})
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        circle: list[str] = error.args[1][:-1]
+        first = circle.index(min(circle, key=written.__getitem__))
+        circle = [*circle[first:], *circle[:first], circle[first]]
+        said = f"the steps refer to each other in a circle: {' → '.join(circle)}; break it"
+        raise source.error(said, "steps", circle[0]) from None
     order: list[str] = []
-    visiting: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in order:
-            return
-        if name in visiting:
-            cycle = " → ".join([*visiting[visiting.index(name) :], name])
-            raise source.error(f"the steps refer to each other in a circle: {cycle}; break it", "steps", name)
-        visiting.append(name)
-        for reference in references.references(arguments[name]):
-            visit(reference.step)
-        visiting.pop()
-        order.append(name)
-
-    for name in arguments:
-        visit(name)
+    ready: list[int] = []
+    names = list(arguments)
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heapq.heappush(ready, written[name])
+        order.append(names[heapq.heappop(ready)])
+        sorter.done(order[-1])
     return order
 
 
@@ -154,6 +161,11 @@ class _Checker:
                 flow.of_reference(reference, known)
         except flow.MisfitError as misfit:
             raise self.source.error(str(misfit), *at, *misfit.place) from None
+        if provided.component.kind in EAGER and not any(references.references(checked)):
+            with guard():  # their constructors only check and keep what they are given
+                where = self.source.document.place(*at, "with")
+                registry.default().create(f"{provided.component.full_name}@{provided.plugin.distribution}",
+                                          where=where, params=checked)  # fmt: skip
         flows = flow.of_step(provided.component, target, checked, self._resolve)
         return Planned(name, provided, target, checked, call, seed, flows)
 
@@ -188,6 +200,11 @@ class _Checker:
         except BadParameter as error:
             said = str(error).removeprefix(f"{provided.component.full_name}: ").removeprefix(f"{key[-1]}: ")
             raise BadParameter(f"{self.source.document.place(*key)}: {said}") from None
+        made: Mapping[str, str] = getattr(target, "produces", {}) if provided.component.kind == "trainer" else {}
+        for name, kind in made.items():
+            given = checked.get(name)
+            if isinstance(given, Spec) and not given.use.startswith(f"{kind}/"):
+                raise self.source.error(f"{given.use} is not a {kind}; use {kind}/…", *at, name, "use")
         return {k: self.paths(v, (*at, k)) for k, v in checked.items()}
 
     def nested(self, value: Any, at: tuple[str | int, ...]) -> Any:

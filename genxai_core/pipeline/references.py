@@ -7,6 +7,7 @@ mapping's keys. It never reaches an arbitrary attribute of an object.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def tree(value: Any, refuse: Callable[[str, tuple[str | int, ...]], Exception], 
             return parse(value)
         except ValueError as error:
             raise refuse(str(error), at) from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refuse(f"{value} is not finite; give a number", at)
     if isinstance(value, list):
         return [tree(v, refuse, (*at, i)) for i, v in enumerate(value)]
     if isinstance(value, dict):

@@ -15,9 +15,9 @@ from torch import nn
 from .. import registry, saving, storage
 from ..errors import GenxaiError, GenxaiWarning, InputError, Interrupted, StepFailed, StorageError
 from ..guard import guard
+from ..interfaces import Dataset
 from ..plugins import Plugin
 from ..runtime import Runtime
-from ..trained import Trained
 from . import cache as caching
 from . import manifest, references
 from .cache import Cache
@@ -99,7 +99,7 @@ class _Runner:
         self.host = registry.default().host
         self.notes: dict[str, dict[str, Any]] = {}
         self.keys: dict[str, str] = {}
-        self.loaded: dict[str, Any] = {}
+        self.datasets: dict[str, Dataset] = {}
         self.manifest = manifest.Manifest(plan, runtime, command)
 
     def run(self, report: bool) -> Run:
@@ -195,11 +195,13 @@ class _Runner:
         return value.to(self.runtime.torch_device) if isinstance(value, nn.Module) else value
 
     def _load(self, name: str) -> Any:
-        if name in self.loaded:
-            return self.loaded[name]
-        result = saving.load_result(self.cache.result(self.keys[name]))
-        if not isinstance(result, nn.Module | Trained):  # a model is loaded for each step anew: one may train it
-            self.loaded[name] = result
+        """Return a step's result, read anew for whoever asks: a step may write into what it is given."""
+        if name in self.datasets:
+            return self.datasets[name]
+        step, key = self.plan.steps[name], self.keys[name]
+        result = saving.load_result(self.cache.result(key), build=lambda: self._work(step, key))
+        if isinstance(result, Dataset):  # these hand out copies, and opening one may mean reading a folder of images
+            self.datasets[name] = result
         return result
 
     # -- keys -----------------------------------------------------------------------------------------------------
@@ -215,8 +217,8 @@ class _Runner:
             {
                 "format": caching.FORMAT,
                 "use": f"{step.use}@{step.provided.plugin.distribution}",
-                "with": caching.canonical_value(dict(step.params), content),
-                "call": caching.canonical_value(dict(step.call), content),
+                "with": caching.canonical_value(dict(step.params), content, self.plan.roots),
+                "call": caching.canonical_value(dict(step.call), content, self.plan.roots),
                 "seed": step.seed,
                 "device": self.runtime.torch_device.type,
                 "precision": self.runtime.precision,
@@ -234,7 +236,10 @@ class _Runner:
         if storage.is_complete(folder) and storage.read_json(folder / "content.json") == note["files"]:
             return
         with storage.directory(folder) as new:
-            shutil.copytree(self.cache.result(self.keys[name]), new / "result")
+            if note["type"] in caching.RECIPES:  # not the cache's: its recipe may name the same files in another place
+                saving.save_result(self._load(name), new / "result")
+            else:
+                shutil.copytree(self.cache.result(self.keys[name]), new / "result")
             (new / "figures").mkdir()
             for figure_name, picture in _pictures(self._load(name), name).items():
                 (new / "figures" / f"{figure_name}.png").write_bytes(picture)
@@ -284,7 +289,13 @@ def _claim(out: Path) -> None:
         raise StorageError(f"--out {out}: is a file; choose a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
         raise StorageError(f"--out {out}: holds something that is not a genxai run; choose a new or empty folder")
-    out.mkdir(parents=True, exist_ok=True)
+    links = [p for p in (out / "manifest.json", out / "steps", *out.glob("steps/*")) if p.is_symlink()]
+    if links:
+        raise StorageError(f"--out {out}: {links[0]} is a link and may lead elsewhere; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"--out {out}: cannot be made ({error.strerror}); choose another folder") from None
 
 
 # -- the verb of each kind --------------------------------------------------------------------------------------

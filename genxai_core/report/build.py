@@ -58,6 +58,10 @@ def write_report(run: Path | str, *, notify: Notify | None = None) -> Path:
     return target
 
 
+MAX_STEPS = 1000
+"""As many as a pipeline may have."""
+
+
 def render(run: Path, manifest: Mapping[str, Any], notify: Notify, max_bytes: int = MAX_BYTES) -> str:
     """Return the page, below ``max_bytes`` whatever pictures there are."""
     entries = _entries(manifest)
@@ -85,7 +89,12 @@ def _entries(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the steps in their order; one that only the order or only the steps name is shown too."""
     steps, order = manifest["steps"], manifest.get("order")
     names = [n for n in order if isinstance(n, str)] if isinstance(order, list) else []
-    return {name: steps.get(name, {}) for name in dict.fromkeys([*names, *sorted(steps)])}
+    shown = list(dict.fromkeys([*names, *sorted(steps)]))
+    if len(shown) > MAX_STEPS:
+        raise StorageError(
+            f"a manifest of {len(shown):,} steps was not written by genxai; at most {MAX_STEPS:,} are shown"
+        )
+    return {name: steps.get(name, {}) for name in shown}
 
 
 def _context(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .. import plots
+from ..errors import one_line
 from ..explanation import Attribution
 from ..interfaces import Dataset
 from ..samples import Samples
@@ -16,7 +17,7 @@ from ..trained import Trained
 from .figures import wide_grid
 from .section import Picture
 from .steps import About, Step, directions, maps_caption
-from .text import Table, tabulate
+from .text import Table, clip, tabulate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,8 +79,11 @@ def chapters(steps: Sequence[Step]) -> list[Chapter]:
     for kind, members in groups.items():
         chapter = Chapter(TITLES.get(kind, "Other steps"), members)
         chapter.beside = len(members) > 1 and kind not in ("explainer", "metric")
-        _compare_trainings(chapter)
-        _compare_maps(chapter)
+        for compare in (_compare_trainings, _compare_maps):
+            try:
+                compare(chapter)
+            except Exception as error:  # a history or a map may be anybody's
+                members[0].warnings.append(f"These steps could not be compared: {clip(one_line(error), 300)}")
         _gather(chapter)
         _introduce(chapter)
         _widen(chapter)

@@ -71,7 +71,7 @@ def read_step(run: Path, number: int, name: str, entry: Mapping[str, Any], seed:
         use=clip(use, 200),
         kind=str(entry.get("kind") or use.partition("/")[0]),
         status=clip(entry.get("status") or "not run", 40),
-        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        seconds=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e9 else None,
         summary=clip(entry.get("summary") or "", 500),
         parents=[clip(p, 200) for p in graph.parents(entry)],
         about=[_about(u, u != use) for u in dict.fromkeys([use, *_nested(entry.get("with"))])],
@@ -151,7 +151,8 @@ def directions(use: str) -> dict[str, str]:
 
 
 def _inside(run: Path, name: str) -> Path | None:
-    folder = (run / "steps" / name).resolve() if "\0" not in name else run.resolve()
+    named = "\0" not in name and len(name) <= 60
+    folder = (run / "steps" / name).resolve() if named else run.resolve()
     return folder if folder.is_relative_to(run.resolve() / "steps") and folder != run.resolve() / "steps" else None
 
 

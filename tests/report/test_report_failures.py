@@ -135,3 +135,34 @@ def test_sections_cost_no_heavy_import():
     heavy = "{'torch', 'matplotlib', 'jinja2', 'PIL'}"
     code = f"import sys, genxai_core.report as r; r.Section('t'); assert not {heavy} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 10**400, -1, "long"])
+def test_a_time_that_is_none_is_not_shown(tmp_path, plugins, seconds):
+    plugins()
+    entries = {"d": {"seconds": seconds}}
+    page = report(write_run(tmp_path / "r", {("d", "dataset/d"): None}, entries={"d": {}}))
+    manifest = json.loads((tmp_path / "r/manifest.json").read_text())
+    manifest["steps"]["d"] |= entries["d"]
+    (tmp_path / "r/manifest.json").write_text(json.dumps(manifest))
+    assert "nan s" not in report(tmp_path / "r")
+    assert "<title>" in page
+
+
+def test_trainings_that_cannot_be_compared_cost_only_the_comparison(tmp_path, plugins):
+    plugins()
+    results = {
+        ("a", "trainer/t"): Trained({}, {"step": [0, 1], "b": [1.0, 2.0]}),
+        ("c", "trainer/t"): Trained({}, {"step": [0, 1], "b": ["x", 2]}),
+    }
+    page = report(write_run(tmp_path / "r", results))
+    assert "could not be" in page
+
+
+def test_a_manifest_of_too_many_steps_is_refused(tmp_path, plugins):
+    plugins()
+    run = write_run(tmp_path / "r", {})
+    steps = {f"s{i}": {"use": "dataset/d"} for i in range(1001)}
+    (run / "manifest.json").write_text(json.dumps({"steps": steps}))
+    with pytest.raises(StorageError, match="1,001 steps"):
+        report(run)
