@@ -23,12 +23,13 @@ def scorecam(model: Discriminator, images: Tensor, target: int, a: Tensor, layer
     upsamples with ``align_corners=True``; here it is False, as everywhere.
     """
     n, channels = a.shape[:2]
-    masks = interpolate(a, size=images.shape[2:], mode="bilinear", align_corners=False)
-    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
-    masks = (masks - low) / (high - low + 1e-8)
     scores = []
     for chunk in call.chunks(channels, n):
-        seen = masks[:, chunk.start : chunk.stop, None].transpose(0, 1) * images
+        some = a[:, chunk.start : chunk.stop]
+        masks = interpolate(some, size=images.shape[2:], mode="bilinear", align_corners=False)
+        low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+        masks = (masks - low) / (high - low + 1e-8)
+        seen = masks[:, :, None].transpose(0, 1) * images
         scores.append(logit(model, seen.flatten(0, 1).to(images.dtype), target).float().view(len(chunk), n))
     return _summed(torch.cat(scores).softmax(0), a)
 
