@@ -111,12 +111,12 @@ def runs(folder: Path) -> dict[str, dict[int, list[dict[str, float]]]]:
     return {arm: found[arm] for arm in order if arm in found}
 
 
-def interval(values: Any) -> tuple[float, float]:
-    """Return the mean and half the width of its 95 % interval, by Student's t over the seeds."""
+def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
+    """Return the mean and half the width of its interval, by Student's t over the seeds."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float(values.mean()), float("nan")
-    return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return float(values.mean()), float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
 
 
 def text(values: Any, digits: int, sign: str = "") -> str:
@@ -162,7 +162,7 @@ def science(tier: Tier) -> list[str]:
     last = {arm: [points[-1] for points in by_seed.values()] for arm, by_seed in found.items()}
     draw(found, setting, tier.picture)
     lines += [
-        verdict(last, len(seeds)),
+        verdict(found),
         "",
         f"![KID over training, at equal steps and at equal time](../images/{tier.picture})",
         "",
@@ -198,17 +198,25 @@ Fashion-MNIST and CIFAR-10, without placebos. The logs in its repository hold on
     return [*lines, *said.splitlines(), ""]
 
 
-def verdict(last: dict[str, list[dict[str, float]]], n: int) -> str:
-    """Say in a sentence or two what came out, whatever it is."""
-    said = []
-    for other in ("plain", "uniform"):
-        for arm in ("saliency", "deeplift-shap"):
-            if arm not in last or other not in last:
-                continue
-            mean, half = interval([a["kid"] - b["kid"] for a, b in zip(last[arm], last[other])])
+def verdict(found: dict[str, dict[int, list[dict[str, float]]]]) -> str:
+    """Say what came out, whatever it is: after all steps, and over all checkpoints since guidance began."""
+    pairs = [(arm, other) for other in ("plain", "uniform") for arm in ("saliency", "deeplift-shap")]
+    pairs = [(arm, other) for arm, other in pairs if arm in found and other in found]
+    level = 1 - 0.05 / max(1, len(pairs))
+    sentences = []
+    for when, last in (("after all steps", 1), ("as the mean of the checkpoints since guidance began", 5)):
+        said = []
+        for arm, other in pairs:
+            kids = [[np.mean([p["kid"] for p in points[-last:]]) for points in found[a].values()] for a in (arm, other)]
+            mean, half = interval(np.subtract(*kids), level)
             word = "no difference that can be told" if abs(mean) <= half else ("better" if mean < 0 else "worse")
             said.append(f"{arm} against {other}: {word} (KID {mean:+.4f} ± {half:.4f})".replace("-0", "−0"))
-    return f"After all steps, over {n} seeds, in pairs: " + "; ".join(said) + "."
+        sentences.append(f"- {when}: " + "; ".join(said) + ".")
+    head = (
+        f"{len(next(iter(found.values())))} seeds, in pairs, with 95 % intervals that hold for these {len(pairs)} "
+        f"comparisons together (Bonferroni; the tables below are not corrected):"
+    )
+    return "\n".join([head, "", *sentences])
 
 
 def table(
