@@ -180,3 +180,18 @@ def test_folders_that_cannot_be_written_are_told_in_one_line(genxai, fixtures, t
         assert done.returncode == 2, done.stderr
         assert said in done.stderr.strip().splitlines()[-1]
         assert "Traceback" not in done.stderr
+
+
+def test_a_run_folder_that_is_used_again_shows_the_data_of_the_last_run(genxai, fixtures, tmp_path):
+    """A dataset is saved as its recipe, so its arrays, which are none, do not tell one from another."""
+
+    def run(size: int) -> tuple[int, bytes]:
+        change = ("--set", f"steps.data.with.size={size}")
+        genxai("run", fixtures / "tiny.yaml", "--plugin", fixtures / "tiny.py", "--out", "out", *change, check=True)
+        recipe = storage.read_json(tmp_path / "out/steps/data/result/result.json")["recipe"]
+        return recipe["with"]["size"], (tmp_path / "out/steps/data/figures/images.png").read_bytes()
+
+    first, second, again = run(8), run(16), run(8)
+    assert (first[0], second[0]) == (8, 16)
+    assert first[1] != second[1]
+    assert again == first

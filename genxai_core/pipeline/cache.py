@@ -184,7 +184,6 @@ class Cache:
         hashes = storage.verify(self.result(key))
         kind = storage.read_json(self.result(key) / "result.json")["type"]
         note = {
-            "format": FORMAT,
             "seconds": seconds,
             "created": {p.distribution: provenance(p) for p in created},
             "files": {name: hashed for name, hashed in hashes.items() if kind not in RECIPES or name != "result.json"},

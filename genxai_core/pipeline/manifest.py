@@ -15,7 +15,7 @@ from .. import __version__, registry, storage
 from ..component import Spec
 from ..errors import StorageError
 from ..runtime import Runtime
-from .cache import beneath
+from .cache import beneath, versions
 from .plan import Plan
 from .references import Reference
 
@@ -141,12 +141,12 @@ def environment(runtime: Runtime) -> dict[str, Any]:
 
 
 def distributions() -> dict[str, str]:
-    """Versions of genxai, its plugins, and what the core depends on."""
-    names = {p.distribution for p in registry.default().host.plugins} | {"torch", "numpy", "captum", "grad-cam"}
-    found = {}
-    for name in sorted(names):
+    """Versions of genxai, its plugins, and what they depend on."""
+    names = {p.distribution for p in registry.default().host.plugins}
+    found = {library: version for name in names for library, version in versions(name).items()}
+    for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return dict(sorted(found.items()))

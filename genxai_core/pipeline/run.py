@@ -232,18 +232,20 @@ class _Runner:
 
     def _export(self, name: str, note: Mapping[str, Any]) -> None:
         """Copy a result into the run folder, with its pictures, unless it is there already."""
-        folder = self.out / "steps" / name
-        if storage.is_complete(folder) and storage.read_json(folder / "content.json") == note["files"]:
+        folder, key = self.out / "steps" / name, self.keys[name]
+        # the key alone is not enough: the paths in a recipe count in it from the granted folder on
+        content = {"key": key, "parameters": storage.digest(repr(dict(self.plan.steps[name].params)))}
+        if storage.is_complete(folder) and storage.read_json(folder / "content.json") == content:
             return
         with storage.directory(folder) as new:
             if note["type"] in caching.RECIPES:  # not the cache's: its recipe may name the same files in another place
                 saving.save_result(self._load(name), new / "result")
             else:
-                shutil.copytree(self.cache.result(self.keys[name]), new / "result")
+                shutil.copytree(self.cache.result(key), new / "result")
             (new / "figures").mkdir()
             for figure_name, picture in _pictures(self._load(name), name).items():
                 (new / "figures" / f"{figure_name}.png").write_bytes(picture)
-            storage.write_json(new / "content.json", note["files"])
+            storage.write_json(new / "content.json", content)
 
     def _notify(self, hook: str, step: Planned, **more: Any) -> None:
         self.host.notify(hook, step=step.name, use=step.use, **more)
