@@ -21,6 +21,7 @@ _PUBLIC = {
     "saving": "",
     "storage": "",
     "training": "",
+    "units": "",
     "Component": "component",
     "Spec": "component",
     "Attribution": "explanation",
@@ -37,6 +38,11 @@ _PUBLIC = {
     "create": "registry",
     "resolve": "registry",
     "Runtime": "runtime",
+    "Counterfactual": "results",
+    "Direction": "results",
+    "Inversion": "results",
+    "UnitEdits": "results",
+    "UnitScores": "results",
     "Samples": "samples",
     "load_model": "saving",
     "load_result": "saving",
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
     from . import saving as saving
     from . import storage as storage
     from . import training as training
+    from . import units as units
     from .component import Component as Component
     from .component import Spec as Spec
     from .errors import GenxaiError as GenxaiError
@@ -77,6 +84,11 @@ if TYPE_CHECKING:
     from .models import Generator as Generator
     from .registry import create as create
     from .registry import resolve as resolve
+    from .results import Counterfactual as Counterfactual
+    from .results import Direction as Direction
+    from .results import Inversion as Inversion
+    from .results import UnitEdits as UnitEdits
+    from .results import UnitScores as UnitScores
     from .runtime import Runtime as Runtime
     from .samples import Samples as Samples
     from .saving import load_model as load_model

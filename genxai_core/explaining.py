@@ -69,6 +69,10 @@ def run(explainer: Explainer, model: Any, inputs: Any, target: Target, runtime: 
 def _check_model(explainer: Explainer, model: Any, name: str) -> None:
     kinds = {"discriminator": models.Discriminator, "generator": models.Generator}
     wanted = explainer.explains
+    if wanted == "nothing":
+        if model is not None:
+            raise InputError(f"{name} brings its own models; call it without one")
+        return
     if wanted in kinds:
         if not isinstance(model, kinds[wanted]):
             hint = f"; wrap it: genxai_core.adapt.{wanted}(module, …)" if isinstance(model, nn.Module) else ""

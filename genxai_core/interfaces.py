@@ -26,7 +26,8 @@ class Explainer(ABC):
     Attributes
     ----------
     explains
-        ``"discriminator"``, ``"generator"``, or the name of a capability in `genxai_core.models` (``"HasLatents"``).
+        ``"discriminator"``, ``"generator"``, or the name of a capability in `genxai_core.models` (``"HasLatents"``);
+        ``"nothing"`` for one that brings its models itself.
     accepts
         What ``inputs`` is: ``images`` ``[N, C, H, W]``, ``latents``, ``samples``, a whole ``dataset``, or ``nothing``.
     returns
@@ -63,7 +64,7 @@ class Explainer(ABC):
 
     def explain(
         self,
-        model: Any,
+        model: Any = None,
         inputs: Any = None,
         *,
         target: int | Sequence[int] | Tensor | None = None,
@@ -74,7 +75,7 @@ class Explainer(ABC):
         Parameters
         ----------
         model
-            A model of the kind, or with the capability, that ``explains`` names.
+            A model of the kind, or with the capability, that ``explains`` names; None where that is ``nothing``.
         inputs
             A Tensor, Samples or a Dataset, as ``accepts`` says.
         target
@@ -266,6 +267,8 @@ class Dataset(ABC):
 class Segmenter(ABC):
     """Says where concepts are in images.
 
+    An author declares ``concepts`` and writes `_segment`; the base class does the rest.
+
     Attributes
     ----------
     concepts
@@ -275,8 +278,39 @@ class Segmenter(ABC):
     concepts: tuple[str, ...]
 
     @abstractmethod
-    def segment(self, samples: Samples) -> Tensor:
-        """Return bool ``[N, concepts, H, W]``; concepts may overlap. Exact masks in the samples are used as is."""
+    def _segment(self, samples: Samples) -> Tensor:
+        """Return bool ``[N, concepts, H, W]`` for one batch; concepts may overlap.
+
+        Modules that the segmenter holds are in eval mode, and no gradient is recorded.
+        """
+
+    def segment(self, samples: Samples, runtime: Runtime | None = None) -> Tensor:
+        """Say where the concepts are, leaving every model as it was.
+
+        Where the samples have exact masks of all the concepts, under the concepts' names, these are the answer.
+
+        Parameters
+        ----------
+        samples
+            Images, at least one.
+        runtime
+            ``batch_size`` bounds memory.
+
+        Returns
+        -------
+        Tensor
+            bool ``[N, concepts, H, W]``, on the samples' device.
+
+        Raises
+        ------
+        InputError
+            If samples are of another type, empty or not finite.
+        ExplainerError
+            If `_segment` returns another type or shape.
+        """
+        from .segmenting import run
+
+        return run(self, samples, runtime)
 
 
 def _modules(*held: object) -> list[Any]:

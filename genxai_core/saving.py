@@ -67,7 +67,7 @@ def describe(value: Any) -> Any:
 
 
 def _encode(value: Any, saved: Set[int]) -> Any:
-    """Replace components in a recipe's parameters by tagged recipes, models with their weights.
+    """Replace what a recipe's parameters hold: components by recipes, models with their weights, results by fields.
 
     ``saved`` holds the ids of modules whose weights are saved already, as parts of the model whose recipe this is.
     """
@@ -79,6 +79,9 @@ def _encode(value: Any, saved: Set[int]) -> Any:
         return {k: _encode(v, saved) for k, v in value.items()}
     if value is None or isinstance(value, bool | int | float | str | Path | torch.Tensor):
         return value
+    if isinstance(value, Samples | Explanation):
+        kind = f"explanation/{value.type_name}" if isinstance(value, Explanation) else "samples"
+        return {"$result": [kind, {f.name: getattr(value, f.name) for f in fields(value)}]}
     recipe = _recipe(value)
     encoded: list[Any] = [recipe.use, {k: _encode(v, saved) for k, v in recipe.params.items()}]
     if isinstance(value, nn.Module) and id(value) not in saved:
@@ -93,6 +96,9 @@ def _decode(value: Any) -> Any:
         if set(value) == {"$spec"}:
             use, params = value["$spec"]
             return Spec(use, _decode(params))
+        if set(value) == {"$result"}:
+            kind, values = value["$result"]
+            return (Samples if kind == "samples" else registry.resolve(kind))(**values)
         if set(value) == {"$built"}:
             use, params, *weights = value["$built"]
             built = registry.default().create(use, params=_decode(params))

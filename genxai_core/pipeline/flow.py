@@ -200,7 +200,7 @@ def _explainer(target: Any) -> dict[str, _Argument]:
     )
     inputs = {} if target.accepts == "nothing" else {"inputs": _ACCEPTS[target.accepts]}
     chosen = _Argument(("labels",), "class indices", "0", required=False, literal=_target)
-    return {"model": model, **inputs, "target": chosen}
+    return {} if kind == "nothing" else {"model": model, **inputs, "target": chosen}
 
 
 def _dataset(target: Any) -> dict[str, _Argument]:

@@ -315,7 +315,7 @@ def _target(value: Any) -> Any:
 
 
 def _explain(component: Any, call: dict[str, Any], runtime: Runtime) -> Any:
-    model, inputs = call.pop("model"), call.pop("inputs", None)
+    model, inputs = call.pop("model", None), call.pop("inputs", None)
     return component.explain(model, inputs, target=_target(call.get("target")), runtime=runtime)
 
 

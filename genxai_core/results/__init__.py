@@ -1,0 +1,11 @@
+"""The result types beside `Attribution`: units, edits, counterfactuals, inversions, directions. Imports no torch."""
+
+from __future__ import annotations
+
+from .counterfactual import Counterfactual
+from .direction import Direction
+from .inversion import Inversion
+from .unit_edits import UnitEdits
+from .unit_scores import UnitScores
+
+__all__ = ["Counterfactual", "Direction", "Inversion", "UnitEdits", "UnitScores"]

@@ -1,0 +1,13 @@
+"""What this distribution registers. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from genxai_core import Component, hookimpl
+
+
+@hookimpl
+def genxai_components() -> Iterable[Component]:
+    """Return this distribution's components."""
+    return []
