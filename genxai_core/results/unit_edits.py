@@ -1,0 +1,244 @@
+"""Edits of units: what dissection and correction hand on, and what ``generator/edited`` applies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from ..errors import ExplainerError, InputError
+from ..explanation import Explanation
+from ..samples import integer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class UnitEdits(Explanation):
+    """Changes to units (channels of layers): a′ = factor·a + value inside ``locations``, a′ = a elsewhere.
+
+    Factor 0 and no value is an ablation; factor 0 and a value is an insertion (Bau et al., "GAN Dissection", ICLR 2019,
+    eq. 3). A unit that is named more than once is edited once after the other, in order. Indexing selects edits and
+    `concat` joins them.
+
+    Parameters
+    ----------
+    layers
+        E names of layers, as in ``model.named_modules()``.
+    units
+        ``[E]`` integers, the channel in its layer.
+    factors
+        ``[E]``, finite.
+    values
+        ``[E]``, in units of the activation; None: 0.
+    locations
+        Bool ``[E, h, w]`` at the layer's resolution, True where the edit acts; None: everywhere. A row that is True
+        throughout means everywhere too, in a layer of any resolution.
+    condition
+        ``{"target": k, "above": p}``: only images to which a judge gives a probability above p, in [0, 1), for its
+        class k. None: every image.
+    notes
+        What the method decided for itself: shown under the picture.
+
+    Raises
+    ------
+    ExplainerError
+        If a field has the wrong type, shape or range.
+    """
+
+    type_name: ClassVar[str] = "unit-edits"
+    per_sample: ClassVar[tuple[str, ...]] = ("layers", "units", "factors", "values", "locations")
+
+    layers: tuple[str, ...]
+    units: Tensor
+    factors: Tensor
+    values: Tensor | None = None
+    locations: Tensor | None = None
+    condition: Mapping[str, Any] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        if isinstance(self.layers, str) or not all(isinstance(layer, str) and layer for layer in self.layers):
+            raise ExplainerError(f"unit edits: layers must be one name per edit, not {self.layers!r}")
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for name in self.per_sample[1:]:
+            value = getattr(self, name)
+            if value is None and name in ("values", "locations"):
+                continue
+            if not isinstance(value, torch.Tensor):
+                raise ExplainerError(f"unit edits: {name} must be a Tensor, not {type(value).__name__}")
+            if value.ndim != (3 if name == "locations" else 1) or len(value) != len(self.layers):
+                wanted = "E, h, w" if name == "locations" else "E"
+                raise ExplainerError(
+                    f"unit edits: {name} are {list(value.shape)} for E = {len(self.layers)} layers; give [{wanted}]"
+                )
+        if self.units.dtype != torch.long or bool((self.units < 0).any()):
+            raise ExplainerError("unit edits: units must be int64 and not negative")
+        for name in ("factors", "values"):
+            value = getattr(self, name)
+            if value is not None and not (value.is_floating_point() and bool(torch.isfinite(value).all())):
+                raise ExplainerError(f"unit edits: {name} must be finite floating-point numbers")
+        if self.locations is not None and self.locations.dtype != torch.bool:
+            raise ExplainerError(f"unit edits: locations must be bool, not {self.locations.dtype}")
+        _check_condition(self.condition)
+
+    @classmethod
+    def ablate(cls, units: Mapping[str, Sequence[int]], *, condition: Mapping[str, Any] | None = None) -> Self:
+        """Return edits that switch units off everywhere: factor 0.
+
+        Parameters
+        ----------
+        units
+            Layer -> its units: ``{"layer4": [365, 119]}``.
+        condition
+            As in the class.
+
+        Raises
+        ------
+        InputError
+            If a unit is not an integer.
+        """
+        import torch
+
+        pairs = [(layer, _unit(unit, layer)) for layer, chosen in units.items() for unit in chosen]
+        numbers = torch.tensor([unit for _, unit in pairs], dtype=torch.long)
+        return cls(tuple(layer for layer, _ in pairs), numbers, torch.zeros(len(pairs)), condition=condition)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """Join edits in their order: no value becomes 0, and no location True throughout, where others have them.
+
+        Raises
+        ------
+        ExplainerError
+            If there are none, or their conditions or the resolutions of their locations differ.
+        """
+        if any(part.condition != parts[0].condition for part in parts):
+            raise ExplainerError("edits under different conditions cannot be joined; apply one after the other")
+        sizes = {tuple(p.locations.shape[1:]) for p in parts if p.locations is not None}
+        if len(sizes) > 1:
+            raise ExplainerError(f"edits with locations of {sorted(sizes)} cannot be joined; apply one after the other")
+        valued = any(p.values is not None for p in parts)
+        return super().concat([_filled(p, next(iter(sizes), None), valued) for p in parts])
+
+    def by_layer(self) -> dict[str, list[int]]:
+        """Return the rows of each layer's edits, in order: ``edits[edits.by_layer()["layer4"]]``."""
+        rows: dict[str, list[int]] = {}
+        for row, layer in enumerate(self.layers):
+            rows.setdefault(layer, []).append(row)
+        return rows
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per edit: layer, unit, factor, value, and the share of the layer's cells where it acts."""
+        rows = []
+        for i, layer in enumerate(self.layers):
+            row: dict[str, Any] = {"layer": layer, "unit": int(self.units[i]), "factor": float(self.factors[i])}
+            if self.values is not None:
+                row["value"] = float(self.values[i])
+            if self.locations is not None:
+                row["share"] = float(self.locations[i].double().mean())
+            rows.append(row)
+        return rows
+
+    def plot(self, title: str = "") -> Figure | None:
+        """Draw, per layer, the edited units' factors (1 is unchanged), inserted values, and where they act.
+
+        Returns
+        -------
+        Figure or None
+            None if there are no edits.
+        """
+        return _figure(self, title) if len(self) else None
+
+    def _repr_html_(self) -> str:
+        from ..plots import html
+
+        return html(self.plot(), f"{len(self)} edits of units in {', '.join(self.by_layer()) or 'no layer'}")
+
+
+def _check_condition(condition: Mapping[str, Any] | None) -> None:
+    if condition is None:
+        return
+    said = f'unit edits: condition {condition!r} is not {{"target": k, "above": p}}'
+    if not isinstance(condition, Mapping) or set(condition) != {"target", "above"}:
+        raise ExplainerError(said)
+    target, above = condition["target"], condition["above"]
+    if type(target) is not int or target < 0:
+        raise ExplainerError(f"{said}; k is a class index, 0 for a judge with one logit")
+    if isinstance(above, bool) or not isinstance(above, int | float) or not 0 <= above < 1:
+        raise ExplainerError(f"{said}; p is a probability, at least 0 and below 1")
+
+
+def _unit(value: Any, layer: str) -> int:
+    try:
+        return integer(value)
+    except TypeError:
+        raise InputError(f"unit {value!r} of layer {layer!r} is not an integer") from None
+
+
+def _filled(edits: Any, size: tuple[int, ...] | None, valued: bool) -> Any:
+    """Give edits the optional fields that others have, with the meaning that their absence has."""
+    added: dict[str, Any] = {}
+    if valued and edits.values is None:
+        added["values"] = edits.factors.new_zeros(len(edits))
+    if size is not None and edits.locations is None:
+        added["locations"] = edits.units.new_ones(len(edits), *size).bool()
+    return dataclasses.replace(edits, **added)
+
+
+# -- the picture ------------------------------------------------------------------------------------------------
+
+_LABELS = 32
+"""Units whose numbers have room below a panel; of more, every so many is labelled."""
+
+
+def _figure(edits: UnitEdits, title: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    from ..plots import COLOURS, INK
+
+    layers = edits.by_layer()
+    widths = [4.0] + ([4.0] if edits.values is not None else []) + ([1.4] if edits.locations is not None else [])
+    figure = Figure(figsize=(sum(widths) + 0.8, 1.8 * len(layers) + 0.4), facecolor="white", layout="constrained")
+    panels = figure.subplots(len(layers), len(widths), squeeze=False, width_ratios=widths)
+    for row, (layer, rows) in zip(panels, layers.items()):
+        units = [int(edits.units[i]) for i in rows]
+        _bars(row[0], units, [float(edits.factors[i]) for i in rows], 1.0, COLOURS[0])
+        row[0].set_title(f"{layer}: factor (1 is unchanged)", fontsize=8.5, color=INK, parse_math=False)
+        if edits.values is not None:
+            _bars(row[1], units, [float(edits.values[i]) for i in rows], 0.0, COLOURS[1])
+            row[1].set_title("value added", fontsize=8.5, color=INK)
+        if edits.locations is not None:
+            share = edits.locations[rows].float().mean(0).cpu().numpy()
+            row[-1].imshow(share, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+            row[-1].set_title(f"where: {share.mean():.0%}", fontsize=8.5, color=INK)
+            row[-1].set_xticks([])
+            row[-1].set_yticks([])
+    if title:
+        figure.suptitle(title, fontsize=9.5, color=INK, parse_math=False)
+    return figure
+
+
+def _bars(axis: Axes, units: list[int], heights: list[float], base: float, colour: str) -> None:
+    """Draw each unit's number as a bar that starts where nothing would be changed."""
+    from ..plots import FRAME, INK
+
+    places = range(len(units))
+    axis.bar(places, [height - base for height in heights], bottom=base, color=colour, width=0.7)
+    axis.plot(places, heights, "o", color=colour, markersize=3)  # a bar of no height is seen too
+    axis.axhline(base, color=INK, linewidth=0.7)
+    step = -(-len(units) // _LABELS)
+    axis.set_xticks(list(places)[::step], [str(unit) for unit in units[::step]], rotation=90 if len(units) > 12 else 0)
+    axis.set_xlabel("unit", fontsize=8, color=INK)
+    axis.set_xlim(-0.6, max(len(units), 6) - 0.4)
+    axis.tick_params(labelsize=7.5, colors=INK)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axis.spines[side].set_color(FRAME)
