@@ -40,6 +40,7 @@ _PUBLIC = {
     "Runtime": "runtime",
     "Counterfactual": "results",
     "Direction": "results",
+    "ImageScores": "results",
     "Inversion": "results",
     "UnitEdits": "results",
     "UnitScores": "results",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from .registry import resolve as resolve
     from .results import Counterfactual as Counterfactual
     from .results import Direction as Direction
+    from .results import ImageScores as ImageScores
     from .results import Inversion as Inversion
     from .results import UnitEdits as UnitEdits
     from .results import UnitScores as UnitScores

@@ -39,6 +39,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "explanation",
+            "image-scores",
+            f"{results}:ImageScores",
+            "a number per image, shown from the lowest to the highest",
+        ),
+        Component(
+            "explanation",
             "inversion",
             f"{results}:Inversion",
             "latents that reproduce given images, with their errors",

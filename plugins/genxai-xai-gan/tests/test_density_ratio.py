@@ -1,17 +1,14 @@
 """explainer/density-ratio against closed forms, its calibration, what it refuses; and the scores it returns."""
 
-import math
-
 import pytest
 import torch
 from genxai_xai_gan.density_ratio import DensityRatio
-from genxai_xai_gan.scores import Scores
 from torch import nn
 from torch.distributions import Normal
 
-from genxai_core import Discriminator, Explanation, Spec, create
+from genxai_core import Discriminator, Spec, create
 from genxai_core.adversarial import LOSSES
-from genxai_core.errors import BadParameter, ExplainerError, InputError
+from genxai_core.errors import BadParameter, InputError
 
 P, Q = Normal(0.5, 0.8), Normal(-0.3, 1.0)
 X = torch.linspace(-6, 6, 601, dtype=torch.float64)
@@ -98,44 +95,3 @@ def test_a_discriminator_of_several_logits_is_refused(samples):
     D = Spec("discriminator/tiny", {"logits": 2}).build(size=16, channels=1)
     with pytest.raises(InputError, match="single logit; this one has 2"):
         DensityRatio().explain(D, samples, target=0)
-
-
-# -- the scores -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scores():
-    images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 4, 4) / 4
-    return Scores(torch.tensor([0.5, -1.0, math.inf, 2.0, -math.inf]), images, (0.0, 1.0), {"unit": "nats"})
-
-
-def test_scores_rank_and_save_and_select(scores, tmp_path):
-    assert [row["rank"] for row in scores.table()] == [2, 1, 4, 3, 0]
-    loaded = Explanation.load(scores.save(tmp_path / "scores"))
-    assert type(loaded) is Scores
-    assert torch.equal(loaded.scores, scores.scores)
-    assert loaded.notes == {"unit": "nats"}
-    part = scores[[3, 0]]
-    assert part.scores.tolist() == [2.0, 0.5]
-    assert torch.equal(Scores.concat([scores[:2], scores[2:]]).images, scores.images)
-
-
-def test_the_picture_goes_from_the_lowest_to_the_highest(scores):
-    texts = [t.get_text() for t in scores.plot().axes[0].texts]
-    assert texts[0] == "nats"
-    assert texts[1:] == ["−inf", "−1.00", "+0.50", "+2.00", "+inf"]
-    assert [t.get_text() for t in scores.plot(n=2).axes[0].texts][1:] == ["−inf", "+inf"]
-    assert Scores(torch.zeros(3)).plot() is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "match"),
-    [
-        ({"scores": torch.zeros(2, 1)}, r"\[N\]"),
-        ({"scores": torch.tensor([math.nan])}, "NaN"),
-        ({"scores": torch.zeros(2), "images": torch.zeros(3, 1, 4, 4)}, "3 images for 2"),
-    ],
-)
-def test_malformed_scores_are_refused(fields, match):
-    with pytest.raises(ExplainerError, match=match):
-        Scores(**fields)

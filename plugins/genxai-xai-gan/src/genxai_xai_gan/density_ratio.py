@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from genxai_core import Explainer
+from genxai_core import Explainer, ImageScores
 from genxai_core.adversarial import LOSSES, LossName, check_smoothing, log_ratio
 from genxai_core.errors import InputError
-
-from .scores import Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +41,7 @@ class DensityRatio(Explainer):
     """
 
     explains: ClassVar[str] = "discriminator"
-    returns: ClassVar[type[Scores]] = Scores
+    returns: ClassVar[type[ImageScores]] = ImageScores
 
     def __init__(self, loss: LossName = "non-saturating", label_smoothing: float = 0.0) -> None:
         if loss not in LOSSES:
@@ -54,7 +52,7 @@ class DensityRatio(Explainer):
         check_smoothing(loss, label_smoothing)
         self.loss, self.label_smoothing = loss, label_smoothing
 
-    def _explain(self, model: Discriminator, images: Tensor, target: int | None) -> Scores:
+    def _explain(self, model: Discriminator, images: Tensor, target: int | None) -> ImageScores:
         logits = model(images).float()
         if logits.shape[1] != 1:
             raise InputError(
@@ -62,4 +60,4 @@ class DensityRatio(Explainer):
                 f"this one has {logits.shape[1]}"
             )
         scores = log_ratio(self.loss, logits[:, 0], self.label_smoothing)
-        return Scores(scores, images, model.value_range, {"unit": "log p(real)/p(generated), in nats"})
+        return ImageScores(scores, images, model.value_range, {"unit": "log p(real)/p(generated), in nats"})

@@ -12,12 +12,6 @@ def genxai_components() -> Iterable[Component]:
     """Return this distribution's components."""
     return [
         Component(
-            "explanation",
-            "image-scores",
-            "genxai_xai_gan.scores:Scores",
-            "a number per image, shown from the lowest to the highest",
-        ),
-        Component(
             "explainer",
             "density-ratio",
             "genxai_xai_gan.density_ratio:DensityRatio",

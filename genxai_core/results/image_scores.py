@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from genxai_core import Explanation
-from genxai_core.errors import ExplainerError
+from ..errors import ExplainerError
+from ..explanation import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores(Explanation):
+class ImageScores(Explanation):
     """One score per image.
 
     Parameters
@@ -60,7 +60,7 @@ class Scores(Explanation):
 
     def plot(self, n: int = 16, title: str = "") -> Figure | None:
         """Draw n images from the lowest score to the highest, at equal steps of rank; None without images."""
-        from genxai_core.plots import image_grid
+        from ..plots import image_grid
 
         if self.images is None or len(self) == 0:
             return None
