@@ -330,7 +330,9 @@ def _main(arguments: list[str]) -> int:
     warnings.showwarning = _warn
     as_json = "--json" in arguments
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="genxai", standalone_mode=False)
+        program = typer.main.get_group(app)
+        registry.default().host.add_commands(program.commands)
+        code = program.main(args=arguments, prog_name="genxai", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

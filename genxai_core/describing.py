@@ -123,7 +123,7 @@ def health() -> dict[str, Any]:
     """Say what is installed and what is wrong: failed plugins, names provided twice, components of another API."""
     state = registry.default()
     plugins = []
-    problems: list[str] = []
+    problems = list(state.host.problems)
     for plugin in state.host.plugins:
         status = "failed" if plugin.error else "disabled" if plugin.disabled else "loaded"
         said = f"{len(plugin.components)} components" if status == "loaded" else ""

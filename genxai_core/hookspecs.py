@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    import typer
+
     from .component import Component
     from .report.section import Section
 
@@ -39,3 +41,12 @@ def genxai_step_failed(step: str, use: str, error: BaseException) -> None:
 @hookspec
 def genxai_report_sections(result: Any) -> Iterable[Section]:  # type: ignore[empty-body]
     """Return sections that the HTML report shows under a step, given that step's result."""
+
+
+@hookspec
+def genxai_commands(app: typer.Typer) -> None:
+    """Add subcommands of this plugin's own to ``genxai``: ``app.command()(…)``. Heavy imports inside the command.
+
+    Called once, when the program starts. The app is this plugin's alone: its commands and groups become the program's,
+    a callback of it does not. A command whose name genxai or an earlier plugin has is left out, with a warning.
+    """

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +55,10 @@ def disabled_names() -> frozenset[str]:
     return frozenset(canonical(name.strip()) for name in raw.split(",") if name.strip())
 
 
+def _strict() -> bool:
+    return os.environ.get("GENXAI_STRICT") == "1"
+
+
 class PluginHost:
     """The plugins of one registry and the hooks that they implement.
 
@@ -64,6 +68,13 @@ class PluginHost:
         Modules of the core that take part like plugins.
     entry_points
         What to discover; default: the installed entry points of group ``genxai``.
+
+    Attributes
+    ----------
+    plugins
+        Every plugin that discovery met.
+    problems
+        What `add_commands` found wrong with plugins that were loaded, one line each.
     """
 
     def __init__(
@@ -74,10 +85,11 @@ class PluginHost:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
+        self.problems: list[str] = []
         for module in builtin:
             self._add(module, "genxai-core", _version("genxai-core"))
         found = importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
-        off, strict = disabled_names(), os.environ.get("GENXAI_STRICT") == "1"
+        off = disabled_names()
         for entry in sorted(found, key=lambda e: (e.dist.name if e.dist else "", e.name)):
             name = canonical(entry.dist.name) if entry.dist else entry.name
             version = entry.dist.version if entry.dist else "unknown"
@@ -89,7 +101,7 @@ class PluginHost:
             except (KeyboardInterrupt, MemoryError):
                 raise
             except BaseException as error:  # a plugin may even call sys.exit at import; it is reported, not obeyed
-                if strict:
+                if _strict():
                     raise PluginFailed(_failure(name, version, error)) from error
                 self.plugins.append(Plugin(name, version, error=error))
 
@@ -114,10 +126,13 @@ class PluginHost:
         others = [p for p in self._manager.get_plugins() if p is not module]
         return self._manager.subset_hook_caller(hook, others)
 
+    def _implements(self, hook: str, module: Any) -> bool:
+        return hook in {caller.name for caller in self._manager.get_hookcallers(module) or ()}
+
     def _components(self, module: Any) -> Iterator[Component]:
         seen: set[str] = set()
         batches = self._only("genxai_components", module)()
-        if not batches and "genxai_components" in {c.name for c in self._manager.get_hookcallers(module) or ()}:
+        if not batches and self._implements("genxai_components", module):
             raise BadComponent("genxai_components returned None; let it return a list of Component")
         for batch in batches:
             for component in batch:
@@ -175,6 +190,45 @@ class PluginHost:
         finally:
             self._manager.unregister(observer)
             self.plugins.remove(plugin)
+
+    def add_commands(self, commands: MutableMapping[str, Any]) -> None:
+        """Add the plugins' own subcommands to the program's, by name. None takes another one's place.
+
+        A plugin whose hook raises, or whose command has a name that is taken, is warned about and kept in `problems`.
+
+        Raises
+        ------
+        PluginFailed
+            Instead of that, where ``GENXAI_STRICT=1``.
+        """
+        import typer
+
+        self.problems = []
+        owners = dict.fromkeys(commands, "genxai itself")
+        for plugin in self.plugins:
+            if plugin.module is None or not self._implements("genxai_commands", plugin.module):
+                continue
+            app = typer.Typer(rich_markup_mode=None, add_completion=False)
+            try:
+                self._only("genxai_commands", plugin.module)(app=app)
+                own = typer.main.get_group(app).commands  # a malformed signature shows here
+            except (KeyboardInterrupt, MemoryError):
+                raise
+            except BaseException as error:
+                self._problem(plugin, f"its hook genxai_commands failed: {one_line(error)}", error)
+                continue
+            for name, command in own.items():
+                if name in owners:
+                    self._problem(plugin, f"its command {name!r} is left out: {owners[name]} has one of that name")
+                else:
+                    owners[name], commands[name] = plugin.distribution, command
+
+    def _problem(self, plugin: Plugin, said: str, cause: BaseException | None = None) -> None:
+        told = f"plugin {plugin.distribution} {plugin.version}: {said}"
+        if _strict():
+            raise PluginFailed(told) from cause
+        self.problems.append(told)
+        warnings.warn(told, GenxaiWarning, stacklevel=3)
 
     def notify(self, hook: str, **arguments: Any) -> list[Any]:
         """Call an observing hook on every plugin, each on its own: one that raises is warned about and skipped.
