@@ -1,0 +1,99 @@
+"""Inversions: the latents from which a generator draws given images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import ExplainerError
+from ..explanation import Explanation
+from . import checks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OWNER = "inversion"
+
+
+@dataclass(frozen=True, eq=False)
+class Inversion(Explanation):
+    """For each image x, latents z with G(z) ≈ x, how near that came, and whether it failed.
+
+    Parameters
+    ----------
+    images
+        ``[N, C, H, W]`` in ``value_range``.
+    reconstructions
+        ``[N, C, H, W]``, G(z).
+    latents
+        ``[N, …]``, z.
+    errors
+        ``[N]`` root of the mean square of G(z) − x over pixels and channels, in pixel values. Not finite only where
+        it failed.
+    failed
+        ``[N]`` bool: the image is outside what the generator draws, or the search did not find it.
+    history
+        ``[N, T]`` the error, or the loss that ``notes`` name, after each step of the search.
+    value_range
+        That of both kinds of images.
+    notes
+        What the method decided for itself, such as the error above which it calls an image failed.
+
+    Raises
+    ------
+    ExplainerError
+        If a shape or a length does not fit, or an error is negative, or not finite without having failed.
+    """
+
+    type_name: ClassVar[str] = "inversion"
+    per_sample: ClassVar[tuple[str, ...]] = ("images", "reconstructions", "latents", "errors", "failed", "history")
+
+    images: Tensor
+    reconstructions: Tensor
+    latents: Tensor
+    errors: Tensor
+    failed: Tensor
+    history: Tensor | None = None
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.images(OWNER, self.images, finite=False, reconstructions=self.reconstructions)
+        n = len(self.images)
+        object.__setattr__(self, "value_range", checks.value_range(OWNER, self.value_range))
+        checks.tensor(OWNER, "latents", self.latents, {"N": n, checks.REST: None}, finite=False)
+        checks.tensor(OWNER, "errors", self.errors, {"N": n}, finite=False)
+        checks.tensor(OWNER, "failed", self.failed, {"N": n}, "bool")
+        if self.history is not None:
+            checks.tensor(OWNER, "history", self.history, {"N": n, "T": None}, finite=False)
+        for i, (error, failed) in enumerate(zip(self.errors.tolist(), self.failed.tolist())):
+            if error < 0 or not (failed or error < float("inf")):
+                raise ExplainerError(f"{OWNER}: image {i} has an error of {error} and is not called failed")
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return one row per image: error in pixel values and as a share of the range, latents' length, failure.
+
+        ``latent_norm`` is the root of the latents' mean square: 1 is usual for latents drawn from a standard normal
+        distribution, and much more means that the search left it. With a history, ``steps`` is its length and
+        ``start`` its first value.
+        """
+        low, high = self.value_range
+        norms = self.latents.detach().double().flatten(1).square().mean(1).sqrt()
+        rows = []
+        for i in range(len(self)):
+            error = float(self.errors[i])
+            row: dict[str, Any] = {"sample": i, "rmse": error, "share_of_range": error / (high - low)}
+            row["latent_norm"] = float(norms[i])
+            if self.history is not None and self.history.shape[1]:
+                row |= {"steps": self.history.shape[1], "start": float(self.history[i, 0])}
+            rows.append(row | {"failed": bool(self.failed[i])})
+        return rows
+
+    def summary(self) -> dict[str, Any]:
+        """Return how many failed, and the median error of the others."""
+        said: dict[str, Any] = {"failed": f"{int(self.failed.sum())} of {len(self)}"}
+        kept = self.errors.detach().double()[~self.failed.to(self.errors.device)]
+        if len(kept):
+            said["median error (RMSE)"] = float(kept.quantile(0.5))
+        return said
