@@ -40,9 +40,16 @@ class Edited(Generator):
 
     value_range = (-1.0, 1.0)
 
-    def __init__(self, base: nn.Module, factors: list[float] | None = None, spec: Spec | None = None):
+    def __init__(
+        self,
+        base: nn.Module,
+        factors: list[float] | None = None,
+        spec: Spec | None = None,
+        why: Attribution | None = None,
+        shown: Samples | None = None,
+    ):
         super().__init__()
-        self.base, self.factors, self.spec = base, factors, spec
+        self.base, self.factors, self.spec, self.why, self.shown = base, factors, spec, why, shown
 
     def forward(self, z):
         return self.base(z)
@@ -156,6 +163,20 @@ def test_a_model_around_a_model(tmp_path):
     once = (tmp_path / "m" / "model.safetensors").stat().st_size
     gx.save_model(net, tmp_path / "base")
     assert once < 1.7 * (tmp_path / "base" / "model.safetensors").stat().st_size, "the weights are there once"
+
+
+def test_a_recipe_may_hold_results(tmp_path):
+    why = Attribution(torch.randn(2, 3, 3), target=4, notes={"layer": "a"}, provenance={"seed": 3})
+    shown = Samples(torch.rand(2, 1, 3, 3), captions=("a", "b"), value_range=(0.0, 1.0))
+    gx.save_model(gx.create("generator/edited", base=trained(), why=why, shown=shown), tmp_path / "m")
+    found = gx.load_model(tmp_path / "m")
+    assert torch.equal(found.why.maps, why.maps)
+    assert found.why.target.tolist() == [4, 4]
+    assert (found.why.notes, found.why.provenance) == ({"layer": "a"}, {"seed": 3})
+    assert torch.equal(found.shown.images, shown.images)
+    assert (found.shown.captions, found.shown.value_range) == (("a", "b"), (0.0, 1.0))
+    gx.save_model(found, tmp_path / "again")
+    assert storage.verify(tmp_path / "m") == storage.verify(tmp_path / "again")
 
 
 def test_what_holds_a_trained_model_without_being_one_keeps_its_weights(tmp_path):
