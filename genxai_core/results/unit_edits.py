@@ -22,8 +22,8 @@ class UnitEdits(Explanation):
     """Changes to units (channels of layers): a′ = factor·a + value inside ``locations``, a′ = a elsewhere.
 
     Factor 0 and no value is an ablation; factor 0 and a value is an insertion (Bau et al., "GAN Dissection", ICLR 2019,
-    eq. 3). A unit that is named more than once is edited once after the other, in order. Indexing selects edits and
-    `concat` joins them.
+    section 3.2). A unit that is named more than once is edited once after the other, in order. Indexing selects edits
+    and `concat` joins them.
 
     Parameters
     ----------
@@ -233,6 +233,7 @@ def _bars(axis: Axes, units: list[int], heights: list[float], base: float, colou
     axis.bar(places, [height - base for height in heights], bottom=base, color=colour, width=0.7)
     axis.plot(places, heights, "o", color=colour, markersize=3)  # a bar of no height is seen too
     axis.axhline(base, color=INK, linewidth=0.7)
+    axis.axhline(0, color=FRAME, linewidth=0.7, zorder=0)  # so that half is seen as half
     step = -(-len(units) // _LABELS)
     axis.set_xticks(list(places)[::step], [str(unit) for unit in units[::step]], rotation=90 if len(units) > 12 else 0)
     axis.set_xlabel("unit", fontsize=8, color=INK)
