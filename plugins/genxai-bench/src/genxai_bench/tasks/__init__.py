@@ -19,6 +19,8 @@ TASKS: Mapping[str, str] = {
     "planted-units": "units:PlantedUnits",
     "planted-artifacts": "artifacts:PlantedArtifacts",
     "planted-direction": "direction:PlantedDirection",
+    "planted-direction-correlated": "direction:CorrelatedDirection",
+    "planted-direction-spurious": "direction:SpuriousDirection",
     "planted-code": "code:PlantedCode",
     "counterfactual-linear": "counterfactual:LinearCounterfactual",
     "counterfactual-quadratic": "counterfactual:QuadraticCounterfactual",
