@@ -1,0 +1,315 @@
+"""The contest and its board: who takes part, what is told of whom, and whether the figures are right."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from genxai_bench import contest, statistics
+from genxai_bench.scoreboard import Scoreboard
+from genxai_bench.task import FRAME
+from scipy import stats
+
+from genxai_core import Explanation, Runtime, Spec, registry
+from genxai_core.errors import BadParameter, ExplainerError, InputError, Interrupted, UnknownComponent
+
+QUIET = Runtime(quiet=True, device="cpu")
+GRADIENT, BLIND, RUDE = (Spec(f"explainer/spot-{name}") for name in ("gradient", "blind", "rude"))
+NOISY = Spec("explainer/spot-gradient", {"noise": 0.4})
+
+
+@pytest.fixture
+def board(entrants):
+    return contest.run([GRADIENT, BLIND, NOISY, RUDE], [entrants.SpotTask()], range(4), QUIET)
+
+
+# -- a contest ----------------------------------------------------------------------------------------------------
+
+
+def test_every_contestant_meets_every_instance(board):
+    assert board.contestants("spot") == ["explainer/spot-gradient", contest.label(NOISY), "explainer/spot-blind"]
+    for name in (*board.contestants("spot"), *FRAME):
+        for measure in ("energy", "miss"):
+            assert list(board.scores("spot", name, measure)) == [0, 1, 2, 3]
+    assert set(board.scores("spot", "explainer/spot-gradient").values()) == {1.0}
+    assert list(board.scores("spot", "explainer/spot-blind").values()) == pytest.approx([16 / 144] * 4)
+    assert set(board.scores("spot", "oracle", "miss").values()) == {0.0}
+    assert set(board.seconds["spot"]) == set(board.contestants("spot"))
+    assert all(seconds > 0 for seconds in board.seconds["spot"].values())
+
+
+def test_scores_are_those_of_the_explanation(board, entrants):
+    task = entrants.SpotTask()
+    problem = task.problem(2)
+    explainer = registry.create("explainer/spot-gradient", noise=0.4, gain=2.0)
+    maps = explainer.explain(problem.model, problem.inputs, target=0, runtime=QUIET.with_(seed=2))
+    assert board.scores("spot", contest.label(NOISY))[2] == task.score(problem, maps)["energy"]
+
+
+def test_who_raises_is_told_and_stops_nobody(board):
+    assert board.failures == {"spot": {"explainer/spot-rude": "seed 1: RuntimeError: I do not like these"}}
+    assert "explainer/spot-rude" not in board.contestant
+    (row,) = (r for r in board.table() if r["contestant"] == "explainer/spot-rude")
+    assert row["verdict"] == "failed: seed 1: RuntimeError: I do not like these"
+    assert row["mean"] is None
+
+
+def test_an_interruption_is_not_a_failure(entrants, monkeypatch):
+    def stop(*_, **__):
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(entrants.Blind, "_explain", stop)
+    with pytest.raises(Interrupted):
+        contest.run([BLIND], [entrants.SpotTask()], range(2), QUIET)
+
+
+def test_an_instance_fills_in_what_is_left_open(entrants):
+    task = entrants.SpotTask()
+    problem = task.problem(0)
+    assert contest.answer(task, GRADIENT, problem, QUIET).notes["gain"] == 2.0
+    own = Spec("explainer/spot-gradient", {"gain": 3.0})
+    assert contest.answer(task, own, problem, QUIET).notes["gain"] == 3.0
+    needy = Spec("explainer/spot-needy")
+    target = contest.resolved(needy)
+    assert contest.left_open(needy, target, {"gain": 1.0}) == ["friend"]
+    assert contest.left_open(needy, target, {"friend": "x"}) == []
+    found = contest.run([needy], [task], range(2), QUIET)
+    assert "'friend'" in found.failures["spot"]["explainer/spot-needy"]
+
+
+def test_a_trainer_is_judged_by_the_model_that_it_trains(entrants):
+    trainer = Spec("trainer/spot-bias")
+    board = contest.run([trainer, GRADIENT], [entrants.TrainSpot(n=7)], range(2), QUIET)
+    assert list(board.scores("train-spot", "trainer/spot-bias").values()) == pytest.approx([0.7, 0.7])
+    assert board.left_out == {"train-spot": {"explainer/spot-gradient": "is an explainer; the task judges trainers"}}
+
+
+def test_a_trainer_whose_models_lack_the_capability_has_failed(entrants, monkeypatch):
+    monkeypatch.setattr(entrants.TrainSpot, "explains", "HasDensity")
+    board = contest.run([Spec("trainer/spot-bias")], [entrants.TrainSpot()], range(2), QUIET)
+    said = board.failures["train-spot"]["trainer/spot-bias"]
+    assert said == "seed 0: InputError: the task judges what has HasDensity; trainer/spot-bias trained Biased"
+
+
+def test_seeds_make_the_scores_and_nothing_else_does(entrants, board):
+    again = contest.run([RUDE, NOISY, GRADIENT], [entrants.SpotTask()], [3, 2, 1, 0], QUIET.with_(seed=9))
+    for name in (contest.label(NOISY), "explainer/spot-gradient", *FRAME):
+        assert again.scores("spot", name) == board.scores("spot", name)
+
+
+# -- who fits -----------------------------------------------------------------------------------------------------
+
+
+def test_why_a_component_does_not_fit(entrants, monkeypatch):
+    task, trains = entrants.SpotTask(), entrants.TrainSpot()
+    problem = task.problem(0)
+    assert contest.misfit(task, entrants.Gradient) == contest.misfit(task, entrants.Gradient, problem) == ""
+    assert contest.misfit(task, entrants.BiasTrainer) == "is a trainer; the task judges explainers"
+    assert contest.misfit(trains, entrants.Gradient) == "is an explainer; the task judges trainers"
+    assert contest.misfit(trains, entrants.BiasTrainer) == ""
+    assert contest.misfit(task, registry.resolve("dataset/scenes")) == "is neither an explainer nor a trainer"
+    said = "explains what has HasFeatures; the task's Spot is none"
+    assert contest.misfit(task, entrants.Featured) == contest.misfit(task, entrants.Featured, problem) == said
+    assert contest.misfit(task, entrants.Latent, problem) == "takes latents; the task gives none"
+    monkeypatch.setattr(entrants.Gradient, "returns", Scoreboard)
+    assert contest.misfit(task, entrants.Gradient) == "returns scoreboard; the task judges attribution"
+    monkeypatch.undo()
+    monkeypatch.setattr(entrants.Gradient, "explains", "generator")
+    assert contest.misfit(task, entrants.Gradient) == "explains a generator; the task has a discriminator"
+    monkeypatch.setattr(entrants.Gradient, "explains", "nothing")
+    assert contest.misfit(task, entrants.Gradient) == "brings its own models"
+    monkeypatch.setattr(entrants.BiasTrainer, "produces", {"generator": "generator"})
+    assert contest.misfit(trains, entrants.BiasTrainer) == "trains no discriminator"
+
+
+def test_one_that_has_the_capability_fits(entrants, monkeypatch):
+    monkeypatch.setattr(entrants.Spot, "features", lambda self, images: images.flatten(1), raising=False)
+    assert contest.misfit(entrants.SpotTask(), entrants.Featured) == ""
+
+
+# -- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_a_contest_is_refused(entrants):
+    task = entrants.SpotTask()
+    with pytest.raises(InputError, match="no tasks"):
+        contest.run([GRADIENT], [], range(2), QUIET)
+    with pytest.raises(InputError, match="at least two different"):
+        contest.run([GRADIENT], [task], [0], QUIET)
+    with pytest.raises(InputError, match="at least two different"):
+        contest.run([GRADIENT], [task], [1, 1], QUIET)
+    with pytest.raises(InputError, match="twice"):
+        contest.run([GRADIENT, GRADIENT], [task], range(2), QUIET)
+    with pytest.raises(InputError, match="twice"):
+        contest.run([GRADIENT], [task, entrants.SpotTask(n=2)], range(2), QUIET)
+    with pytest.raises(UnknownComponent, match="explainer/spot-gradient"):
+        contest.run([Spec("explainer/spot-gradiant")], [task], range(2), QUIET)
+    with pytest.raises(BadParameter, match="did you mean 'gain'"):
+        contest.run([Spec("explainer/spot-gradient", {"gian": 1.0})], [task], range(2), QUIET)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ({"energy": math.nan, "miss": 0.0}, "its score 'energy' of seed 0 is nan"),
+        ({"energy": 1.0}, "scores energy where it declares energy, miss"),
+        ({"energy": 1.0, "miss": 0.0, "more": 0.0}, "scores energy, miss, more where"),
+    ],
+)
+def test_a_task_that_scores_wrongly_is_named(entrants, monkeypatch, scores, said):
+    monkeypatch.setattr(entrants.SpotTask, "score", lambda self, problem, answer: scores)
+    with pytest.raises(ExplainerError, match=f"task spot: {said}"):
+        contest.run([GRADIENT], [entrants.SpotTask()], range(2), QUIET)
+
+
+def test_a_score_that_is_not_finite_for_one_contestant_is_that_ones_failure(entrants, monkeypatch):
+    real = entrants.SpotTask.score
+
+    def score(self, problem, answer):
+        blind = bool((answer.maps == 1).all()) and "explainer" in answer.provenance
+        return {"energy": math.inf, "miss": 0.0} if blind else real(self, problem, answer)
+
+    monkeypatch.setattr(entrants.SpotTask, "score", score)
+    board = contest.run([BLIND, GRADIENT], [entrants.SpotTask()], range(2), QUIET)
+    assert "task spot: its score 'energy' of seed 0 is inf" in board.failures["spot"]["explainer/spot-blind"]
+    assert board.contestants("spot") == ["explainer/spot-gradient"]
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+
+def test_names_hold_the_parameters():
+    tunnel = Spec("explainer/noise-tunnel", {"explainer": Spec("explainer/cam", {"layer": "a.1"}), "samples": 4})
+    assert contest.label(tunnel) == (
+        "explainer/noise-tunnel:explainer={use: explainer/cam, with: {layer: a.1}},samples=4"
+    )
+    assert contest.short(contest.label(tunnel)) == "noise-tunnel:explainer={use: cam, with: {layer: a.1}},samples=4"
+    assert contest.label(Spec("explainer/x", {"a": None, "b": True, "c": (1, 2.5)})) == (
+        "explainer/x:a=null,b=true,c=[1, 2.5]"
+    )
+
+
+# -- the board ----------------------------------------------------------------------------------------------------
+
+
+def made(scores, *, lower=False):
+    """A board of one task with these scores by contestant; the oracle, and heuristic, random and constant at 0."""
+    seeds = len(next(iter(scores.values())))
+    level = np.linspace(-0.01, 0.01, seeds)
+    scores = {"oracle": [1.0] * seeds, "random": level, "heuristic": -level, "constant": [0.0] * seeds, **scores}
+    rows = [("t", name, "m", seed, float(v)) for name, values in scores.items() for seed, v in enumerate(values)]
+    task, contestant, measure, seed, value = zip(*rows)
+    tasks = {
+        "t": {
+            "says": "a task",
+            "heuristic": "edge filter",
+            "measures": {"m": {"says": "a measure", "perfect": 1.0, "chance": 0.0, "higher_is_better": not lower}},
+        }
+    }
+    return Scoreboard(task, contestant, measure, seed, torch.tensor(value, dtype=torch.float64), tasks=tasks)
+
+
+def said(board, against="heuristic"):
+    return {v["contestant"]: (v["verdict"], v["says"]) for v in board.verdicts() if v["against"] == against}
+
+
+def test_intervals_are_students():
+    values = [0.1, 0.4, 0.35, 0.2]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    (row,) = (r for r in made({"a": values}).summary() if r["contestant"] == "a")
+    assert row == {
+        "task": "t",
+        "contestant": "a",
+        "measure": "m",
+        "mean": pytest.approx(0.2625),
+        "low": pytest.approx(low),
+        "high": pytest.approx(high),
+    }
+    assert all(math.isnan(v) for v in statistics.interval([1.0])[1:])
+
+
+def test_the_test_is_paired_and_corrected_after_holm():
+    rng = np.random.default_rng(0)
+    scores = {name: rng.normal(mean, 0.3, 6) for name, mean in {"a": 0.5, "b": 0.3, "c": 0.1}.items()}
+    board = made(scores)
+    theirs = np.array(list(board.scores("t", "heuristic").values()))
+    ps = {name: stats.ttest_rel(values, theirs).pvalue for name, values in scores.items()}
+    smallest, middle, largest = sorted(ps, key=ps.get)
+    first = min(1.0, 3 * ps[smallest])
+    second = max(first, min(1.0, 2 * ps[middle]))
+    corrected = {smallest: first, middle: second, largest: max(second, ps[largest])}
+    for row in board.verdicts():
+        if row["against"] == "heuristic":
+            assert row["p"] == pytest.approx(corrected[row["contestant"]])
+            assert row["difference"] == pytest.approx(np.mean(scores[row["contestant"]] - theirs))
+
+
+def test_holms_example():
+    """Of the original article's kind: the smallest of m times m, then m - 1…, never decreasing, at most 1."""
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+def test_verdicts_in_words():
+    level = np.linspace(-0.01, 0.01, 5)
+    board = made({"good": 0.5 + level, "even": level[::-1] * 3, "bad": level - 0.5})
+    assert said(board) == {
+        "good": ("better", "better than the edge filter"),
+        "even": ("same", "no difference that can be told"),
+        "bad": ("worse", "loses to the edge filter"),
+    }
+    assert said(board, "random")["bad"] == ("worse", "loses to random")
+    assert said(made({"a": 0.5 + level}, lower=True))["a"][0] == "worse"
+
+
+def test_who_answers_as_the_opponent_does_is_no_better_by_the_last_bit():
+    board = made({"same": np.full(5, 1e-13), "sure": np.full(5, 0.25)})
+    assert said(board, "constant") == {
+        "same": ("same", "no difference that can be told"),
+        "sure": ("better", "better than constant"),
+    }
+
+
+def test_more_contestants_make_a_verdict_harder():
+    gain = np.array([0.02, 0.3, 0.28, 0.25, 0.05])
+    rng = np.random.default_rng(1)
+    alone = said(made({"a": gain}))["a"][0]
+    crowd = said(made({"a": gain, **{f"b{i}": rng.normal(0, 0.2, 5) for i in range(9)}}))["a"][0]
+    assert (alone, crowd) == ("better", "same")
+
+
+def test_ranks_and_table():
+    board = made({"b": [0.5, 0.5], "a": [0.5, 0.5], "c": [0.1, 0.2], "z": [0.9, 0.8]})
+    assert board.ranks("t") == {"z": 1, "a": 2, "b": 2, "c": 4}
+    assert [r["contestant"] for r in board.table()][:4] == ["oracle", "z", "a", "b"]
+    assert "edge filter" in {r["contestant"] for r in board.table()}
+    flipped = made({"b": [0.5, 0.5], "z": [0.9, 0.8]}, lower=True)
+    assert flipped.ranks("t") == {"b": 1, "z": 2}
+
+
+def test_a_board_saves_and_loads(board, tmp_path):
+    board = replace(board, provenance={"seed": 0})
+    found = Explanation.load(board.save(tmp_path / "board"))
+    assert isinstance(found, Scoreboard)
+    assert found.table() == board.table()
+    assert found.verdicts() == board.verdicts()
+    assert (found.failures, found.seconds, found.provenance) == (board.failures, board.seconds, board.provenance)
+    assert torch.equal(found.value, board.value)
+    assert len(found.to_dataframe()) == 4 + 4
+
+
+def test_a_board_that_is_not_whole_is_refused(board):
+    with pytest.raises(ExplainerError, match="differ in length"):
+        replace(board, seed=board.seed[:-1])
+    with pytest.raises(ExplainerError, match="no task 'spot' with a measure 'energy' is described"):
+        replace(board, tasks={})
+    broken = board.value.clone()
+    broken[0] = math.nan
+    with pytest.raises(ExplainerError, match="oracle scores nan in energy on spot, seed 0"):
+        replace(board, value=broken)
+    with pytest.raises(ExplainerError, match="no score"):
+        board.scores("spot", "nobody")
+    with pytest.raises(ExplainerError, match="no task 'x'; there are: spot"):
+        board.first("x")
