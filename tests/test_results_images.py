@@ -89,10 +89,11 @@ def test_the_summary_counts_every_failure():
     said = counterfactual(failures=("", "adversarial", "identity")).summary()
     assert list(said.items())[:3] == [
         ("valid", "2 of 3"),
-        ("failed: adversarial", "1 of 3"),
-        ("failed: identity", "1 of 3"),
+        ("failed (adversarial)", "1 of 3"),
+        ("failed (identity)", "1 of 3"),
     ]
-    assert said["pixels changed"] == pytest.approx(1 / 48)
+    assert said["mean change"] == "0.652 % of the range"  # (0.5/32 + 1/255 + 0) / 3
+    assert said["pixels changed"] == "2.08 %"
     assert counterfactual()[[]].summary() == {"valid": "0 of 0"}
 
 

@@ -1,11 +1,14 @@
-"""The figures: image grids, attribution maps, training curves. One style, readable by the colour-blind."""
+"""The figures: images, maps, changes, units, curves. One style, readable by the colour-blind."""
 
 from __future__ import annotations
 
 from .attributions import MEANING, attribution_figure, attribution_rows, meaning_of
 from .canvas import COLOURS, DIVERGING, FRAME, INK, NOT_FINITE, html, png, to_pixels
-from .curves import DASHES, curves, curves_compared, series_of
+from .changes import before_after, image_rows
+from .curves import DASHES, curves, curves_compared, search_curves, series_of
+from .heat import square_map
 from .images import image_grid
+from .units import unit_figure
 
 __all__ = [
     "COLOURS",
@@ -17,12 +20,17 @@ __all__ = [
     "NOT_FINITE",
     "attribution_figure",
     "attribution_rows",
+    "before_after",
     "curves",
     "curves_compared",
     "html",
     "image_grid",
+    "image_rows",
     "meaning_of",
     "png",
+    "search_curves",
     "series_of",
+    "square_map",
     "to_pixels",
+    "unit_figure",
 ]

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +35,14 @@ LINE = 0.19
 
 
 def to_pixels(images: Tensor, value_range: tuple[float, float]) -> np.ndarray:
-    """Convert images ``[N, C, H, W]`` to ``[N, H, W, 3]`` in [0, 1]; gray is repeated, further channels dropped."""
+    """Convert images ``[N, C, H, W]`` to ``[N, H, W, 3]`` in [0, 1]; gray is repeated, further channels dropped.
+
+    What is not a number gets a middle gray.
+    """
     low, high = value_range
-    scaled = ((images.detach().cpu().float() - low) / (high - low)).clamp(0, 1)
+    scaled = (
+        ((images.detach().cpu().float() - low) / (high - low)).clamp(0, 1).nan_to_num(int(NOT_FINITE[1:3], 16) / 255)
+    )
     if scaled.shape[1] < 3:
         scaled = scaled[:, :1].repeat(1, 3, 1, 1)
     return np.asarray(scaled[:, :3].permute(0, 2, 3, 1).numpy())
@@ -65,10 +71,18 @@ def tile(canvas: Axes, values: np.ndarray, x: float, y: float, wide: float, high
 
 
 def write(
-    canvas: Axes, text: str, x: float, y: float, *, size: float = 7.5, across: str = "center", down: str = "top"
+    canvas: Axes,
+    text: str,
+    x: float,
+    y: float,
+    *,
+    size: float = 7.5,
+    across: str = "center",
+    down: str = "top",
+    colour: str = INK,
 ) -> None:
     """Write a text at a place, literally."""
-    canvas.text(x, y, text, ha=across, va=down, fontsize=size, color=INK, parse_math=False)
+    canvas.text(x, y, text, ha=across, va=down, fontsize=size, color=colour, parse_math=False)
 
 
 def shorten(text: str, length: int) -> str:
@@ -83,7 +97,16 @@ def wrap(name: str, length: int) -> str:
         if len(lines[-1]) + len(part) > length and lines[-1]:
             lines.append("")
         lines[-1] += part
+    if len(lines) > 3:
+        lines[2] = f"{lines[2].strip()[: length - 1]}…"
     return "\n".join(shorten(line.strip(), length) for line in lines[:3])
+
+
+def width_of(text: str, size: float = 7.5) -> float:
+    """Return how wide a text is, in inches."""
+    if not text.strip():
+        return 0.0
+    return float(TextPath((0, 0), literal(text), size=size).get_extents().width) / 72
 
 
 def number(value: float) -> str:

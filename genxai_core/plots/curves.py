@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 
 from ..errors import InputError
 from .canvas import COLOURS, FRAME, INK, literal, shorten
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DASHES: tuple[Any, ...] = ("-", (0, (4, 3)), (0, (1.2, 2)), (0, (7, 2, 1.2, 2)))
 """Styles of lines that are compared: where several coincide, the lower ones show through the gaps of the upper."""
@@ -73,6 +76,45 @@ def curves_compared(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
         lines, labels, loc="lower center", ncols=min(4, len(labels)), fontsize=8.5, frameon=False, handlelength=3
     )
     figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+    return figure
+
+
+def search_curves(history: Tensor, failed: Tensor, *, title: str = "") -> Figure:
+    """Draw the error of each of several searches after each of its steps, those that failed in another colour.
+
+    Parameters
+    ----------
+    history
+        ``[N, T]``. The axis is logarithmic where all are positive. Of more than 64, the first 64 are drawn.
+    failed
+        ``[N]`` bool.
+    title
+        Above the axes.
+
+    Raises
+    ------
+    InputError
+        If there are no searches or no steps.
+    """
+    if history.numel() == 0:
+        raise InputError("the history holds no steps to draw")
+    values = history[:64].detach().cpu().double().numpy()
+    figure = Figure(figsize=(5.2, 2.6), facecolor="white")
+    axis = figure.subplots()
+    for colour, dashes, name, wanted in ((COLOURS[0], "-", "found", False), (COLOURS[1], DASHES[1], "failed", True)):
+        rows = [row for row, bad in zip(values, failed.tolist()) if bad == wanted]
+        for i, row in enumerate(rows):
+            label = f"{name} ({len(rows)})" if i == 0 else None
+            steps = range(1, len(row) + 1)
+            axis.plot(steps, row, color=colour, linestyle=dashes, linewidth=1, alpha=0.8, label=label)
+    if bool((values[np.isfinite(values)] > 0).all()):
+        axis.set_yscale("log")
+    _style(axis)
+    axis.set_ylabel("error", fontsize=8, color=INK)
+    axis.legend(fontsize=8, frameon=False)
+    if title:
+        axis.set_title(title, fontsize=9.5, color=INK, parse_math=False)
+    figure.tight_layout()
     return figure
 
 

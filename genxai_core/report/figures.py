@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from .section import Picture
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
+
 MAX_PIXELS = 40_000_000
 """Larger PNGs are refused: decoding one must not exhaust the memory."""
 
@@ -28,7 +31,13 @@ def figures_of(result: Any) -> dict[str, Figure]:
     """Return the standard pictures of a step's result, by a name that is safe as a file's.
 
     Samples and datasets give a grid (``images``), a training its curves (``history``), an explanation what its
-    ``plot`` draws (``explanation``); models and mappings of values give none.
+    ``plot`` draws (``explanation``), or all that its ``figures()`` returns by name where its type has that; models and
+    mappings of values give none.
+
+    Raises
+    ------
+    ValueError
+        If an explanation's ``figures()`` uses a name that is not lower-case letters, digits, ``-`` and ``_``.
     """
     if isinstance(result, Samples):
         found = {"images": result.plot() if len(result) else None}
@@ -37,7 +46,11 @@ def figures_of(result: Any) -> dict[str, Figure]:
     elif isinstance(result, Trained):
         found = {"history": result.plot()}
     elif isinstance(result, Explanation):
-        found = {"explanation": result.plot()}
+        several = getattr(result, "figures", None)
+        found = several() if callable(several) else {"explanation": result.plot()}
+        for name in found:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{type(result).__name__}.figures(): {name!r} is not a name such as 'history'")
     else:
         found = {}
     return {name: figure for name, figure in found.items() if figure is not None}

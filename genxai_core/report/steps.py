@@ -18,7 +18,7 @@ from ..trained import Trained
 from . import graph
 from .figures import figures_of
 from .section import Picture, Section
-from .summary import summary_of
+from .summary import summary_of, summary_values
 from .text import Facts, Piece, Table, as_yaml, clip, linked, tabulate
 
 Notify = Callable[..., list[Any]]
@@ -184,6 +184,8 @@ def _describe(step: Step, given: Any) -> None:
             if key == "meaning":  # stands at the scale
                 continue
             step.notes.add(str(key).replace("_", " "), value)
+        for key, value in summary_values(result).items():
+            step.facts.add(key, value)
         if isinstance(result, GenericExplanation):
             kind = clip(result.original_type, 100)
             step.problem = f"No installed plugin knows the result type {kind!r}: only its fields are shown."
@@ -199,13 +201,13 @@ def _draw(step: Step, folder: Path) -> None:
     except Exception as error:  # plot() may be a third party's
         step.problem = f"The pictures could not be drawn: {_said(error)}"
         return _stored_pictures(step, folder)
-    for figure in found.values():
-        alt, caption = _words(step)
+    for name, figure in found.items():
+        alt, caption = _words(step, name)
         step.pictures.append(Picture(figure, alt, caption))
     return None
 
 
-def _words(step: Step) -> tuple[str, str]:
+def _words(step: Step, name: str) -> tuple[str, str]:
     """Return alt text and caption of a standard picture."""
     result = step.result
     if isinstance(result, Attribution):
@@ -213,7 +215,9 @@ def _words(step: Step) -> tuple[str, str]:
     if isinstance(result, Trained):
         return f"Training curves of {step.name}", "Pale: as measured. Bold: running mean."
     if isinstance(result, Explanation):
-        return f"The explanation {step.name}", ""
+        captions = getattr(result, "captions", None)
+        caption = captions.get(name, "") if isinstance(captions, Mapping) else ""
+        return f"The {'explanation' if name == 'explanation' else name} of {step.name}", clip(caption, 1000)
     return f"Grid of images: {step.summary}", ""
 
 

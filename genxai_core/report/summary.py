@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from .. import saving
+from ..errors import GenxaiWarning, one_line
 from ..explanation import Attribution, Explanation, GenericExplanation
 from ..interfaces import Dataset
 from ..samples import Samples
@@ -31,9 +33,9 @@ def summary_of(result: Any) -> str:
     Returns
     -------
     str
-        ``1797 images of 1×16×16``, ``generator, discriminator; 600 steps``, ``8 maps``, ``kid 0.0351, kid_se 0.0084``,
-        ``discriminator/dcgan, 34,401 parameters``; the type's name for anything else. No line breaks, at most 200
-        characters and a remark on what was cut.
+        ``1797 images of 1×16×16``, ``generator, discriminator; 600 steps``, ``8 maps``, ``inversion: failed 1 of 8``,
+        ``kid 0.0351, kid_se 0.0084``, ``discriminator/dcgan, 34,401 parameters``; the type's name for anything else. No
+        line breaks, at most 200 characters and a remark on what was cut.
     """
     return clip(" ".join(_said(result).split()), LONGEST)
 
@@ -49,6 +51,8 @@ def _said(result: Any) -> str:
     if isinstance(result, Explanation):
         name = result.original_type if isinstance(result, GenericExplanation) else result.type_name
         name = name or type(result).__name__
+        if counted := summary_values(result):
+            return f"{name}: {', '.join(f'{key} {short(value)}' for key, value in counted.items())}"
         return f"{name} of {_count(len(result), 'sample')}" if result.per_sample else name
     if isinstance(result, Mapping):
         named = [f"{key} {short(value)}" for key, value in list(result.items())[:VALUES]]
@@ -56,6 +60,19 @@ def _said(result: Any) -> str:
     if isinstance(result, nn.Module):
         return f"{saving.name_of(result)}, {parameters(result)}"
     return saving.name_of(result)
+
+
+def summary_values(result: Explanation) -> dict[str, Any]:
+    """Return what an explanation's ``summary()`` says of it, where its type has that; it may be a third party's."""
+    told = getattr(result, "summary", None)
+    if not callable(told):
+        return {}
+    try:
+        return {str(key): value for key, value in told().items()}
+    except Exception as error:  # a line about a result must not cost the result
+        said = f"{type(result).__name__}.summary() failed: {one_line(error)}"
+        warnings.warn(said, GenxaiWarning, stacklevel=2)
+        return {}
 
 
 def parameters(model: nn.Module) -> str:

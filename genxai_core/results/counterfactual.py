@@ -12,6 +12,7 @@ from ..explanation import Explanation
 from . import checks
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 OWNER = "counterfactual"
@@ -69,6 +70,12 @@ class Counterfactual(Explanation):
         "realism",
         "failures",
     )
+
+    captions: ClassVar[Mapping[str, str]] = {
+        "explanation": "Red pixels became brighter, blue ones darker, white is zero, in the channel that changed most. "
+        "Each difference has its own scale; its end is written below it, as a share of the value range. "
+        "p: the target's probability before → after. A frame and ✗ mark what failed."
+    }
 
     images: Tensor
     counterfactuals: Tensor
@@ -176,14 +183,40 @@ class Counterfactual(Explanation):
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts and means over all images: ``valid``, then each failure by its name, then the changes."""
-        n = len(self)
-        said: dict[str, Any] = {"valid": f"{int(self.valid.sum())} of {n}"}
-        said |= {f"failed: {text}": f"{count} of {n}" for text, count in Counter(filter(None, self.reasons)).items()}
-        if n:
-            said["mean change (L1, share of the range)"] = float(self.distance["l1"].mean())
-            said["pixels changed"] = float(self.sparsity.mean())
+        """Return counts and means over all images: valid, each failure, mean absolute change, pixels changed."""
+        said: dict[str, Any] = dict(self._counts())
+        if len(self):
+            said["mean change"] = f"{100 * float(self.distance['l1'].mean()):.3g} % of the range"
+            said["pixels changed"] = f"{100 * float(self.sparsity.mean()):.3g} %"
         return said
+
+    def plot(self, n: int = 8, title: str = "") -> Figure:
+        """Draw the first n images, their counterfactuals and the signed differences; failures are marked.
+
+        Above each stand its classes, source → target, below the scale of its difference and the target's probability
+        before and after. The note above counts what is valid, and each failure, of all images.
+        """
+        from ..plots import before_after
+
+        before, after = (p[:n].tolist() for p in self.probabilities())
+        classes = [[self.class_name(int(c)) for c in c_of[:n]] for c_of in (self.source, self.target)]  # type: ignore[index]
+        return before_after(
+            self.images,
+            self.counterfactuals,
+            self.value_range,
+            names=("image", "counterfactual"),
+            above=[f"{a} → {b}" if len(a + b) < 12 else f"{a}\n→ {b}" for a, b in zip(*classes)],
+            below=[f"p {p:.2f} → {q:.2f}" for p, q in zip(before, after)],
+            failures=self.reasons,
+            note="; ".join(f"{name} {value}" for name, value in self._counts().items()),
+            n=n,
+            title=title,
+        )
+
+    def _counts(self) -> dict[str, str]:
+        counts = Counter(filter(None, self.reasons))
+        failed = {f"failed ({text})": f"{count} of {len(self)}" for text, count in counts.items()}
+        return {"valid": f"{int(self.valid.sum())} of {len(self)}", **failed}
 
     def _change(self) -> Tensor:
         low, high = self.value_range

@@ -11,6 +11,7 @@ from ..explanation import Explanation
 from . import checks
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 OWNER = "direction"
@@ -49,6 +50,10 @@ class Direction(Explanation):
 
     type_name: ClassVar[str] = "direction"
     per_sample: ClassVar[tuple[str, ...]] = ("vectors", "names", "intercepts", "scores", "images")
+
+    captions: ClassVar[Mapping[str, str]] = {
+        "cosines": "Cosines of the angles between the directions: 0 for those that are independent of each other."
+    }
 
     vectors: Tensor
     names: tuple[str, ...]
@@ -108,6 +113,45 @@ class Direction(Explanation):
             checks.tensor(OWNER, "amount", step, {"N": len(latents)})
             step = step.view(-1, *[1] * vector.ndim)
         return latents + step * vector.to(latents)
+
+    def summary(self) -> dict[str, Any]:
+        """Return how many directions there are, and the shape of the latents."""
+        return {"directions": len(self), "latent shape": "×".join(map(str, self.vectors.shape[1:]))}
+
+    def plot(self, n: int = 12, title: str = "") -> Figure | None:
+        """Draw what is seen along the first n directions; without images the cosines of all, None for one alone."""
+        if self.images is None or self.amounts is None:
+            return self._angles(title) if len(self) > 1 else None
+        from ..plots import image_rows
+
+        scores = [f"\nscore {float(s):.2f}" for s in self.scores] if self.scores is not None else [""] * len(self)
+        return image_rows(
+            self.images,
+            self.value_range,
+            rows=[name + score for name, score in zip(self.names, scores)],
+            columns=[f"{a:+.3g}".replace("-", "−") if abs(a) > 1e-6 else "0" for a in self.amounts.tolist()],
+            across="amount",
+            n=n,
+            title=title,
+        )
+
+    def figures(self) -> dict[str, Figure]:
+        """Return all pictures by name: ``explanation``, and ``cosines`` where that does not show them."""
+        first = self.plot()
+        found = {} if first is None else {"explanation": first}
+        if self.images is not None and len(self) > 1:
+            found["cosines"] = self._angles("")
+        return found
+
+    def _angles(self, title: str) -> Figure:
+        from ..plots import square_map
+
+        return square_map(self.cosines().cpu().numpy(), self.names, label="cosine", title=title)
+
+    def _repr_html_(self) -> str:
+        from ..plots import html
+
+        return html(self.plot(), f"Direction, {len(self)}: {', '.join(self.names)}")
 
     def cosines(self) -> Tensor:
         """Return the cosine of the angle between each two directions, ``[D, D]`` in [-1, 1]."""

@@ -11,6 +11,7 @@ from ..explanation import Explanation
 from . import checks
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 OWNER = "inversion"
@@ -48,6 +49,13 @@ class Inversion(Explanation):
 
     type_name: ClassVar[str] = "inversion"
     per_sample: ClassVar[tuple[str, ...]] = ("images", "reconstructions", "latents", "errors", "failed", "history")
+
+    captions: ClassVar[Mapping[str, str]] = {
+        "explanation": "Red pixels are brighter in the reconstruction, blue ones darker, white is zero, in the channel "
+        "that differs most. Each difference has its own scale; its end is written below it, as a share of the value "
+        "range. RMSE is in pixel values. A frame and ✗ mark what failed.",
+        "history": "The search of each image.",
+    }
 
     images: Tensor
     reconstructions: Tensor
@@ -89,6 +97,34 @@ class Inversion(Explanation):
                 row |= {"steps": self.history.shape[1], "start": float(self.history[i, 0])}
             rows.append(row | {"failed": bool(self.failed[i])})
         return rows
+
+    def plot(self, n: int = 8, title: str = "") -> Figure:
+        """Draw the first n images, their reconstructions and the signed differences; what failed is marked.
+
+        Below each stand the scale of its difference and its error. The note above counts the failures of all images.
+        """
+        from ..plots import before_after
+
+        return before_after(
+            self.images,
+            self.reconstructions,
+            self.value_range,
+            names=("image", "reconstruction"),
+            below=[f"RMSE {error:.3g}" for error in self.errors[:n].tolist()],
+            failures=["failed" if failed else "" for failed in self.failed.tolist()],
+            note=f"failed {int(self.failed.sum())} of {len(self)}",
+            n=n,
+            title=title,
+        )
+
+    def figures(self) -> dict[str, Figure]:
+        """Return all pictures by name: ``explanation``, and ``history`` where there is one."""
+        from ..plots import search_curves
+
+        found = {"explanation": self.plot()}
+        if self.history is not None and self.history.numel():
+            found["history"] = search_curves(self.history, self.failed)
+        return found
 
     def summary(self) -> dict[str, Any]:
         """Return how many failed, and the median error of the others."""

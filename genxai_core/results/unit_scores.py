@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -11,6 +11,7 @@ from ..explanation import Explanation
 from . import checks
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 OWNER = "unit scores"
@@ -53,10 +54,15 @@ class UnitScores(Explanation):
     Raises
     ------
     ExplainerError
-        If a score is NaN or infinite, or a shape, a layer or the number of concepts does not fit.
+        If a score is NaN or infinite, a layer has no units, or a shape, a layer or the number of concepts does not fit.
     """
 
     type_name: ClassVar[str] = "unit-scores"
+    captions: ClassVar[Mapping[str, str]] = {
+        "explanation": "Columns are units, ordered by the concept that each is best for; where there is no room for "
+        "all, they are the best ones of each concept. Bars: how many of all units are best for each concept, one unit "
+        "beside the other, in the colour of its score."
+    }
 
     scores: Mapping[str, Tensor]
     thresholds: Mapping[str, Tensor] | None = None
@@ -76,6 +82,8 @@ class UnitScores(Explanation):
         for layer, values in self.scores.items():
             axes: dict[str, int | None] = {"U": None, "concepts": len(self.concepts)}
             checks.tensor(OWNER, f"scores[{layer!r}]", values, axes)
+            if len(values) == 0:
+                raise ExplainerError(f"{OWNER}: layer {layer!r} has no units; leave it out")
         for name, more in (("thresholds", {}), ("intervals", {"concepts": len(self.concepts), "ends": 2})):
             given = getattr(self, name)
             if given is None:
@@ -129,8 +137,9 @@ class UnitScores(Explanation):
             If there is no such concept or layer.
         """
         column = self._concept(concept)
-        found = [self._score(n, unit, column) for n in self._chosen(layer) for unit in range(len(self.scores[n]))]
-        return sorted(found, key=lambda s: s.score, reverse=self.higher_is_better)
+        return self._ordered(
+            self._score(n, unit, column) for n in self._chosen(layer) for unit in range(len(self.scores[n]))
+        )
 
     def above(self, cut: float, concept: str | None = None) -> list[tuple[str, int]]:
         """Return the (layer, unit) whose score reaches a cut, by layer and unit.
@@ -160,9 +169,8 @@ class UnitScores(Explanation):
         The last columns are named ``<concept> <measure>``, as ``tree iou``. With intervals, ``low`` and ``high`` are
         those of the best concept's score.
         """
-        best = sorted(self.best(), key=lambda s: s.score, reverse=self.higher_is_better)
         rows = []
-        for layer, unit, concept, score in best:
+        for layer, unit, concept, score in self._ordered(self.best()):
             row: dict[str, Any] = {"layer": layer, "unit": unit, "concept": concept, "score": score}
             if self.intervals is not None:
                 low, high = self.intervals[layer][unit, self.concepts.index(concept)].tolist()
@@ -172,6 +180,27 @@ class UnitScores(Explanation):
             values = self.scores[layer][unit].tolist()
             rows.append(row | {f"{name} {self.measure}": value for name, value in zip(self.concepts, values)})
         return rows
+
+    def summary(self) -> dict[str, Any]:
+        """Return the layers, how many units each has, how many concepts there are, and the best unit of all."""
+        first = self._ordered(self.best())[0]
+        counts = " + ".join(str(len(values)) for values in self.scores.values())
+        best = f"{first.layer}:{first.unit} for {first.concept} ({self.measure} {first.score:.3g})"
+        return {"layers": ", ".join(self.layers), "units": counts, "concepts": len(self.concepts), "best unit": best}
+
+    def plot(self, cut: float | None = None, title: str = "") -> Figure:
+        """Draw each layer's best units × concepts and how many units are best for each; see `plots.unit_figure`.
+
+        Parameters
+        ----------
+        cut
+            Only units whose best score reaches it are counted.
+        title
+            Above everything.
+        """
+        from ..plots import unit_figure
+
+        return unit_figure(self, cut=cut, title=title)
 
     def _chosen(self, layer: str | None) -> tuple[str, ...]:
         return self.layers if layer is None else (self.layers[checks.member(OWNER, "layer", layer, self.layers)],)
@@ -183,6 +212,9 @@ class UnitScores(Explanation):
         """Return the scores as larger is better."""
         values = self.scores[layer].detach().cpu().double()
         return values if self.higher_is_better else -values
+
+    def _ordered(self, found: Iterable[UnitScore]) -> list[UnitScore]:
+        return sorted(found, key=lambda s: s.score, reverse=self.higher_is_better)
 
     def _score(self, layer: str, unit: int, concept: int) -> UnitScore:
         return UnitScore(layer, unit, self.concepts[concept], float(self.scores[layer][unit, concept]))
