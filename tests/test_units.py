@@ -1,6 +1,8 @@
 """Inside a model: units recorded and edited, against a slow literal version."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from unit_models import Net, before_relu, places
 from genxai_core import units
 from genxai_core.errors import InputError
 from genxai_core.results.unit_edits import UnitEdits
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "units.md"
 
 
 @pytest.fixture
@@ -361,3 +365,12 @@ def test_edits_under_a_condition_need_a_judge(net):
     edits = UnitEdits.ablate({"flat": [1]}, condition={"target": 0, "above": 0.5})
     with pytest.raises(InputError, match="generator/edited"), units.applied(net, edits):
         pass
+
+
+# -- the page ---------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_pages_example_runs(capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    exec(compile(code, PAGE.name, "exec"), {})
+    assert "torch.Size([5, 2, 8, 8])" in capsys.readouterr().out
