@@ -1,0 +1,414 @@
+"""Planted units do what their construction says: counted by brute force, and by switching them on and off."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from genxai_bench.models.palette import COLOURS, GRAY, NEAR, PaletteSegmenter
+from genxai_bench.models.planted_generator import LAYERS, LOUDEST, PlantedGenerator, opacity
+from genxai_bench.models.planted_roles import Role, draw_roles
+from genxai_bench.tasks.units import PlantedUnits
+from torch.nn import functional as F
+
+from genxai_core import Samples, UnitScores, models, units
+from genxai_core.errors import InputError
+
+SEEDS = range(5)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return PlantedUnits()
+
+
+@pytest.fixture(scope="module")
+def problem(task):
+    return task.problem(0)
+
+
+def chosen(problem, layer, kind, part=None):
+    roles = problem.truth["roles"][layer]
+    return [(u, r.concept) for u, r in enumerate(roles) if r.kind == kind and part in (None, r.part)]
+
+
+def edited(problem, *edits, **how):
+    """Images of the given latents with units edited: (layer, units), …"""
+    with torch.no_grad():
+        if not edits:
+            return problem.model(problem.inputs.latents)
+        (layer, chosen_units), *rest = edits
+        with units.edit(problem.model, layer, chosen_units, **how):
+            return edited(problem, *rest, **how)
+
+
+def masks_of(problem, images):
+    return problem.decided["segmenter"].segment(Samples(images, value_range=(-1.0, 1.0)))
+
+
+# -- the IoU that was constructed ---------------------------------------------------------------------------------
+
+
+def dissected(problem, n=40, quantile=None):
+    """Plain dissection: thresholds from one set of latents, IoU from another."""
+    model, layers = problem.model, problem.decided["layers"]
+    size = model.image_shape[1:]
+    quantile = quantile or problem.decided["quantile"]
+    with torch.no_grad():
+        with units.threshold(model, layers, quantile, size=size) as found:
+            model(model.sample_latents(n, seed=11))
+        with units.tally(model, found.values()) as counts:
+            samples = model.sample(n, seed=12)
+            counts.add(samples.masks)
+    return UnitScores(counts.iou(), found.values(), problem.decided["concepts"])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"cover": 1, "noise": 0.0},
+        {"cover": 3, "noise": LOUDEST},
+        {"size": 24, "concepts": 3, "noise": LOUDEST},
+        {"size": 64, "concepts": 6, "units": 24, "decoys": 7, "redundant": 2, "split": 3},
+    ],
+)
+def test_iou_is_the_constructed_one_for_whatever_latents(how):
+    made = PlantedUnits(**how)
+    for seed in range(2):
+        problem = made.problem(seed)
+        found = dissected(problem)
+        for layer, constructed in problem.truth["iou"].items():
+            known = ~constructed.isnan()
+            assert float((found.scores[layer] - constructed)[known].abs().max()) < 1e-12
+            assert float(found.scores[layer][~known].max()) < 0.06  # noise: chance is about the share of the area
+
+
+def test_iou_counted_literally(problem):
+    """Without any of the core's counting: upsample, sort, count."""
+    masks = problem.inputs.masks
+    for layer, activation in problem.model.activations(problem.inputs.latents).items():
+        maps = F.interpolate(activation, (32, 32), mode="bilinear", align_corners=False)
+        for unit, role in enumerate(problem.truth["roles"][layer]):
+            if role.kind == "noise":
+                continue
+            values = np.sort(maps[:, unit].numpy().ravel())
+            top = 24 * len(masks)
+            active = maps[:, unit] > float(values[-top] + values[-top - 1]) / 2
+            assert int(active.sum()) == top
+            for concept in range(4):
+                both = int((active & masks[:, concept]).sum())
+                either = int((active | masks[:, concept]).sum())
+                assert both / either == pytest.approx(float(problem.truth["iou"][layer][unit, concept]), abs=1e-12)
+
+
+def test_the_gap_about_a_threshold_is_as_wide_as_was_worked_out():
+    """For every image, with the loudest noise: inside at least h·9/16, outside at most (1 + 3·l)/4."""
+    problem = PlantedUnits(noise=LOUDEST, images=64, decoys=0).problem(3)
+    maps = F.interpolate(
+        problem.model.activations(problem.inputs.latents)["layer1"], (32, 32), mode="bilinear", align_corners=False
+    )
+    for unit, concept in chosen(problem, "layer1", "cause", "whole"):
+        mask = problem.inputs.masks[:, concept]
+        assert float(maps[:, unit][mask].min()) >= 0.9 * 9 / 16
+        assert float(maps[:, unit][~mask].max()) <= (1 + 3 * LOUDEST) / 4
+    lowest, highest, corner = 0.9 * 9 / 16, (1 + 3 * LOUDEST) / 4, (9 + 7 * LOUDEST) / 16
+    assert (0.25 * 0.9 + lowest) / 2 >= highest  # the lowest threshold that can come out
+    assert (highest + corner) / 2 <= lowest  # and the highest
+
+
+def test_every_concept_covers_24_pixels_of_every_image(problem):
+    assert problem.inputs.masks.sum((2, 3)).unique().tolist() == [24]
+    assert bool((problem.inputs.masks.sum(1) <= 1).all())
+    assert problem.decided["quantile"] == 1 - 24 / 1024
+
+
+# -- what happens when units are switched -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_misleads_changes_no_bit(task, seed):
+    problem = task.problem(seed)
+    before = edited(problem)
+    for layer, kind in itertools.product(LAYERS, ("decoy", "noise")):
+        found = [u for u, _ in chosen(problem, layer, kind)]
+        assert found
+        assert torch.equal(edited(problem, (layer, found)), before)
+        assert torch.equal(edited(problem, (layer, found), factor=0.0, value=1.0), before)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_cause_takes_its_concept_with_it(task, seed, layer):
+    problem = task.problem(seed)
+    before, paired = problem.inputs.masks, {u for pair in problem.truth["pairs"][layer] for u in pair[:2]}
+    plain = [(u, c) for u, c in chosen(problem, layer, "cause", "whole") if u not in paired]
+    assert len(plain) == 2
+    for unit, concept in plain:
+        images = edited(problem, (layer, [unit]))
+        after = masks_of(problem, images)
+        assert not after[:, concept].any()
+        rest = [c for c in range(4) if c != concept]
+        assert torch.equal(after[:, rest], before[:, rest])
+        elsewhere = ~before[:, concept][:, None].expand_as(images)
+        assert torch.equal(images[elsewhere], problem.inputs.images[elsewhere])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_redundant_pair_is_found_only_by_joint_ablation(task, seed, layer):
+    problem = task.problem(seed)
+    ((first, second, concept),) = problem.truth["pairs"][layer]
+    before = edited(problem)
+    assert torch.equal(edited(problem, (layer, [first])), before)
+    assert torch.equal(edited(problem, (layer, [second])), before)
+    assert not masks_of(problem, edited(problem, (layer, [first, second])))[:, concept].any()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_half_takes_half_of_its_concept_with_it(problem, layer):
+    halves = chosen(problem, layer, "cause", "first") + chosen(problem, layer, "cause", "second")
+    assert len(halves) == 2
+    left = [masks_of(problem, edited(problem, (layer, [unit])))[:, concept] for unit, concept in halves]
+    whole = problem.inputs.masks[:, halves[0][1]]
+    assert all(half.sum((1, 2)).unique().tolist() == [12] for half in left)
+    assert torch.equal(left[0] | left[1], whole)
+    assert not (left[0] & left[1]).any()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_cause_that_is_inserted_draws_there(problem, layer):
+    where = torch.zeros(2 * [16 if layer == "layer1" else 32], dtype=torch.bool)
+    where[: len(where) // 2] = True
+    for unit, concept in chosen(problem, layer, "cause"):
+        images = edited(problem, (layer, [unit]), value=0.95, where=where)
+        shown = masks_of(problem, images)[:, concept, :16]
+        later = problem.inputs.masks[:, concept + 1 :, :16].any(1)  # painted over it
+        ghost = problem.model.bank1.regions(problem.model.scene(problem.inputs.latents))[1][:, unit].bool()
+        if layer == "layer2":
+            ghost = problem.model.bank2.regions(problem.model.scene(problem.inputs.latents))[1][:, unit].bool()
+        else:
+            ghost = ghost.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert bool((shown | later | ghost[:, :16]).all())
+
+
+def test_both_layers_are_needed(problem):
+    """A concept that one layer says and the other does not pass on is not there."""
+    for layer in LAYERS:
+        gone = sorted({u for u, _ in chosen(problem, layer, "cause")})
+        assert not masks_of(problem, edited(problem, (layer, gone))).any()
+
+
+def test_scaling_dims_and_then_removes(problem):
+    ((unit, concept), *_) = [
+        x for x in chosen(problem, "layer2", "cause", "whole") if x[0] not in problem.truth["pairs"]["layer2"][0][:2]
+    ]
+    inside = problem.inputs.masks[:, concept]
+    apart = [
+        (edited(problem, ("layer2", [unit]), factor=f) - problem.inputs.images).square().sum(1)[inside].mean()
+        for f in (1.0, 0.75, 0.5, 0.2)
+    ]
+    assert float(apart[0]) == 0
+    assert apart[0] < apart[1] < apart[2] < apart[3]
+    assert opacity(torch.tensor([0.0, 0.2, 0.6, 1.0, 3.0])).tolist() == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+# -- the model ----------------------------------------------------------------------------------------------------
+
+
+def test_the_generator_has_the_capabilities(problem):
+    model = problem.model
+    assert isinstance(model, models.Generator)
+    assert isinstance(model, models.HasLatents)
+    assert isinstance(model, models.CanSample)
+    assert set(LAYERS) <= {name for name, _ in model.named_modules()}
+    assert problem.inputs.concepts == ("red", "green", "blue", "yellow")
+    assert float(problem.inputs.images.abs().max()) <= 1
+    with pytest.raises(InputError, match="unconditional"):
+        model.sample(2, 0, labels=torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="takes latents"):
+        model(torch.zeros(2, 3))
+
+
+def test_a_sample_depends_on_seed_and_index_alone(problem):
+    whole, model = problem.model.sample(9, seed=4), problem.model
+    parts = Samples.concat([model.sample(4, seed=4), model.sample(5, seed=4, start=4)])
+    assert torch.equal(whole.latents, parts.latents)
+    assert torch.equal(whole.masks, parts.masks)
+    torch.testing.assert_close(whole.images, parts.images, atol=1e-6, rtol=0)
+    assert not torch.equal(model.sample(9, seed=5).latents, whole.latents)
+
+
+def test_masks_stay_true_when_the_generator_is_edited(problem):
+    ((unit, concept), *_) = chosen(problem, "layer2", "cause", "first")
+    with units.edit(problem.model, "layer2", [unit]):
+        samples = problem.model.sample(4, seed=0)
+    assert samples.masks[:, concept].sum((1, 2)).unique().tolist() == [12]
+
+
+def test_gradients_reach_the_latents(problem):
+    model = PlantedUnits().problem(1).model.double()
+    latents = model.sample_latents(3, seed=0).double().requires_grad_()
+    image = model(latents)
+    (gradient,) = torch.autograd.grad(image.square().sum(), latents)
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient[:, -6:] != 0).all())  # the background
+    keys, level = 16, 4
+    assert bool((gradient[:, keys + 2 * level : keys + 3 * level] != 0).any(1).all())  # the shade of the concepts
+    step = 1e-6 * torch.randn(latents.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    step[:, : keys + 2 * level] = 0  # where objects lie moves in steps
+    with torch.no_grad():
+        numeric = (model(latents + step).square().sum() - model(latents - step).square().sum()) / 2
+    assert float((gradient * step).sum()) == pytest.approx(float(numeric), rel=1e-4)
+
+
+def test_units_are_in_another_order_for_another_seed(task):
+    orders = [[r.kind for r in task.problem(seed).truth["roles"][layer]] for seed in SEEDS for layer in LAYERS]
+    assert len({tuple(order) for order in orders}) == len(orders)
+
+
+def test_the_palette_is_far_enough_apart():
+    colours = torch.tensor(list(COLOURS.values()))
+    assert float(torch.pdist(colours).min()) > 2 * NEAR
+    faintest = float(opacity(opacity(torch.tensor(0.9))))
+    corners = torch.tensor(list(itertools.product((-GRAY, GRAY), repeat=3)))
+    assert float(torch.cdist(colours, corners).min()) > NEAR
+    assert (1 - faintest) * float(torch.cdist(colours, torch.cat([colours, corners])).max()) < NEAR
+
+
+def test_the_segmenter_refuses():
+    with pytest.raises(ValueError, match="pink"):
+        PaletteSegmenter(("pink",))
+    with pytest.raises(InputError, match="RGB"):
+        PaletteSegmenter(("red",)).segment(Samples(torch.zeros(1, 1, 8, 8), value_range=(-1, 1)))
+    blue = torch.tensor(COLOURS["blue"])[None, :, None, None].expand(1, 3, 4, 4)
+    found = PaletteSegmenter(("red", "blue")).segment(Samples(blue / 2 + 0.5, value_range=(0, 1)))
+    assert found[:, 1].all()
+    assert not found[:, 0].any()
+
+
+# -- the score ----------------------------------------------------------------------------------------------------
+
+
+def test_plain_dissection_is_exact_and_takes_decoys_for_causes(task):
+    """By closed form: 6 causes and 4 decoys of IoU ½ reach the cut; the decoys beat the two halves of IoU ⅓."""
+    for seed in SEEDS:
+        problem = task.problem(seed)
+        found = task.score(problem, dissected(problem))
+        assert found["recall"] == 1
+        assert found["precision"] == 6 / 10
+        assert found["f1"] == pytest.approx(2 * 0.6 / 1.6)
+        assert found["causal-rank"] == pytest.approx(4 / 6)
+        assert found["iou-error"] < 1e-6
+
+
+def test_where_decoys_correlate_little_dissection_finds_all():
+    made = PlantedUnits(cover=1)
+    for seed in SEEDS:
+        problem = made.problem(seed)
+        assert made.score(problem, dissected(problem)) == {
+            "f1": 1,
+            "precision": 1,
+            "recall": 1,
+            "causal-rank": 1,
+            "iou-error": pytest.approx(0, abs=1e-6),
+        }
+
+
+def test_decoys_that_are_always_there_with_the_concept_are_beyond_iou():
+    made = PlantedUnits(cover=3)
+    problem = made.problem(0)
+    found = made.score(problem, dissected(problem))
+    assert found["causal-rank"] == pytest.approx(0.5 * 4 / 6)  # level with four causes, above two
+
+
+def effects(problem, insert):
+    """Each unit's average effect on the area of each concept, inserted (or left) against ablated."""
+    scores = {}
+    for layer, roles in problem.truth["roles"].items():
+        rows = []
+        for unit in range(len(roles)):
+            on = edited(problem, (layer, [unit]), value=0.95) if insert else edited(problem)
+            off = edited(problem, (layer, [unit]))
+            areas = [masks_of(problem, images).double().mean((0, 2, 3)) for images in (on, off)]
+            rows.append(areas[0] - areas[1])
+        scores[layer] = torch.stack(rows)
+    return UnitScores(scores, concepts=problem.decided["concepts"], measure="ace")
+
+
+def test_causal_effects_by_insertion_find_all_and_no_decoy(task):
+    for seed in SEEDS:
+        problem = task.problem(seed)
+        found = task.score(problem, effects(problem, insert=True))
+        assert (found["f1"], found["causal-rank"], found["iou-error"]) == (1, 1, 1)
+
+
+def test_single_ablation_misses_redundant_pairs(task, problem):
+    found = task.score(problem, effects(problem, insert=False))
+    assert found["precision"] == 1
+    assert found["recall"] == 4 / 6
+    assert found["causal-rank"] == pytest.approx((4 + 0.5 * 2) / 6)
+
+
+def test_random_is_near_chance_over_many_seeds():
+    made = PlantedUnits(images=1)
+    found = [made.score(p, made.random(p)) for p in map(made.problem, range(60))]
+    for measure in made.measures:
+        assert abs(np.mean([f[measure.name] for f in found]) - measure.chance) < 0.05
+
+
+def test_concepts_may_come_in_another_order_and_with_others(task, problem):
+    right = task.oracle(problem)
+    turned = {k: torch.cat([v.flip(1), torch.full((16, 1), 0.9)], 1) for k, v in right.scores.items()}
+    other = UnitScores(turned, concepts=(*right.concepts[::-1], "sky"))
+    assert task.score(problem, other) == task.score(problem, right)
+
+
+def test_scale_does_not_matter_where_the_measure_is_no_iou(task, problem):
+    right = task.oracle(problem)
+    for factor in (1e-6, 1e6):
+        scaled = dataclasses.replace(right, scores={k: factor * v for k, v in right.scores.items()}, measure="ace")
+        assert task.score(problem, scaled)["f1"] == 1
+    negative = dataclasses.replace(right, scores={k: -v - 1 for k, v in right.scores.items()}, measure="ace")
+    assert task.score(problem, negative)["f1"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"concepts": ("a", "b", "c", "d")}, "concept 'red'"),
+        ({"higher_is_better": False}, "better when low"),
+        ({"scores": {"layer1": torch.zeros(16, 4)}}, "no scores of 'layer2'"),
+        ({"scores": {k: torch.zeros(9, 4) for k in LAYERS}}, "scores of 9 units"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(task, problem, change, said):
+    with pytest.raises(InputError, match=said):
+        task.score(problem, dataclasses.replace(task.oracle(problem), **change))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"units": 9}, "fewer than the 10"),
+        ({"size": 30}, "multiple of 8"),
+        ({"concepts": 7}, "from 1 to 6"),
+        ({"size": 16}, "from 1 to 3 at size 16"),
+        ({"noise": 0.2}, "noise"),
+        ({"cover": 4}, "cover"),
+        ({"redundant": 3, "split": 2}, "exceed the 4"),
+        ({"images": 0}, "images"),
+    ],
+)
+def test_parameters_out_of_bounds_are_refused(how, said):
+    with pytest.raises(ValueError, match=said):
+        PlantedUnits(**how)
+
+
+def test_roles_that_do_not_make_a_generator_are_refused():
+    roles = draw_roles(0, 0, units=8, concepts=2, redundant=0, split=0, decoys=0, extra=[])
+    with pytest.raises(ValueError, match="2 layers"):
+        PlantedGenerator([roles], concepts=2)
+    with pytest.raises(ValueError, match="0 units draw concept 1"):
+        PlantedGenerator([[Role("cause", 0)], [Role("cause", 0)]], concepts=2)
