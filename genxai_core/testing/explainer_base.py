@@ -1,0 +1,101 @@
+"""What the checks of explainers share: which model and which inputs, and what must be left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from .. import models
+from ..runtime import Runtime
+from .contract import ComponentTests
+from .data import PatchDataset
+from .expectations import expect, failure
+from .models import LinearGenerator, PatchDiscriminator, planted_images
+from .states import State, changed, environment, state_of
+
+Sign = Literal["signed", "positive", "unsigned"]
+
+MEND_GUARD = (
+    "write `_explain` only and leave `explain` to the base class, whose guard restores the model; what a helper object "
+    "holds (its own hooks, its own copy of a generator) must be undone by the explainer, in a `finally`"
+)
+
+
+class ExplainerBase(ComponentTests):
+    """Traits, model and inputs of an explainer's conformance class; `ExplainerTests` documents them."""
+
+    kind: ClassVar[str] = "explainer"
+    shapes: ClassVar[str] = "'maps [N, H, W], in logits'"
+    target_index: ClassVar[int | None] = None
+    sign: ClassVar[Sign] = "signed"
+    sign_reason: ClassVar[str] = ""
+    inside: ClassVar[float] = 0.5
+    monte_carlo: ClassVar[float] = 0.0
+    cuda_tolerance: ClassVar[float] = 1e-3
+
+    # -- what an author may override ------------------------------------------------------------------------------
+
+    def model(self) -> nn.Module:
+        """Return a new model to explain, in eval mode; called anew by every check."""
+        explains = self.target().explains
+        if explains == "discriminator":
+            return PatchDiscriminator().eval()
+        generator = LinearGenerator().eval()
+        if explains == "generator":
+            return generator
+        capability: Any = getattr(models, explains, ())
+        offered: bool = isinstance(generator, capability)
+        if offered:
+            return generator
+        raise failure(
+            f"{self.component}: explains = {explains!r}, of which the kit has no tiny model",
+            "override model(self) in the conformance class, and return a small one",
+        )
+
+    def inputs(self) -> Any:
+        """Return inputs for the model, of the form that ``accepts`` names; at least three, if they are counted."""
+        accepts = self.target().accepts
+        if accepts == "nothing":
+            return None
+        if accepts == "latents":
+            return LinearGenerator().sample_latents(5, seed=0)
+        if accepts == "images":
+            return planted_images(5)
+        return PatchDataset(12) if accepts == "dataset" else PatchDataset(5)[:]
+
+    # -- what the checks use --------------------------------------------------------------------------------------
+
+    def explain(self, model: nn.Module, inputs: Any, explainer: Any = None, **runtime: Any) -> Any:
+        """Explain on the CPU with seed 0, unless told otherwise."""
+        runtime = {"device": "cpu", "seed": 0, "quiet": True, **runtime}
+        explainer = explainer or self.build()
+        return explainer.explain(model, inputs, target=self.target_index, runtime=Runtime(**runtime))
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is a row for each input."""
+        return self.target().accepts in ("images", "latents", "samples")
+
+    @contextmanager
+    def untouched(self, *models: nn.Module, when: str) -> Iterator[None]:
+        """Fail if models, or the global generators and flags, are not as they were when the block ends."""
+        before: State = {**state_of(*models), **environment()}
+        try:
+            yield
+        finally:
+            wrong = changed(before, {**state_of(*models), **environment()})
+        expect(not wrong, f"{self.component} changed, {when}: {'; '.join(wrong[:6])}", MEND_GUARD)
+
+    def used_model(self) -> nn.Module:
+        """Return a model as somebody may have it in the middle of training: gradients, train mode, a frozen weight."""
+        model = self.model().train()
+        parameters = list(model.parameters())
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, 0.5)
+        for parameter in parameters[:1]:
+            parameter.requires_grad_(False)
+        return model
