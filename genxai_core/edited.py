@@ -73,15 +73,12 @@ class Edited(Generator):
         self.training = base.training
         # A capability is offered by having its methods. What the base lacks must be lacking here, so none of them is a
         # method of this class; and `isinstance` looks for them without __getattr__ from Python 3.12 on.
-        for name in (*KEPT, *KNOWN):
-            if hasattr(base, name):
-                setattr(self, name, getattr(base, name))
+        offered = {name: getattr(base, name) for name in (*KEPT, *KNOWN) if hasattr(base, name)}
         made: dict[str, Callable[..., Any]] = {"sample": self._sample, "translate": self._translate}
         if edits.condition is None:  # a judge of images has nothing to say of a noise
             made["predict"] = self._predict
-        for name, method in made.items():
-            if hasattr(base, name):
-                setattr(self, name, method)
+        offered |= {name: method for name, method in made.items() if hasattr(base, name)}
+        self.__dict__.update(offered)  # where a module called features is not taken for another part of this one
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Return images of what the base takes, differentiably."""
@@ -164,20 +161,24 @@ def _check_edits(base: Generator, edits: UnitEdits) -> None:
     layers = edits.by_layer()
     try:
         with guard(base), torch.no_grad(), units.record(base, layers, detach=True) as seen, built_in(base, edits):
-            ran = _make_one(base)
+            every = _make_one(base)
     except InputError as error:
         raise ValueError(str(error)) from error
     idle = [layer for layer in layers if layer not in seen]
-    if ran and idle:
+    if every and idle:
         raise ValueError(f"layer {idle[0]!r} takes no part when {type(base).__name__} makes an image; edit another")
 
 
 def _make_one(base: Any) -> bool:
-    """Run a generator once; return whether it has a way that needs nothing else."""
+    """Run a generator once; return whether each layer that makes images has run then."""
     like = next((p for p in base.parameters() if p.is_floating_point()), torch.empty(0))
     if isinstance(base, Denoises) and getattr(base, "image_shape", None) is not None:
         base.predict(like.new_zeros(1, *base.image_shape), like.new_zeros(1).long())  # type: ignore[attr-defined]
-    elif isinstance(base, HasLatents) and not isinstance(base, Conditional):
+    elif isinstance(base, Conditional):
+        if isinstance(base, CanSample):
+            base.sample(1, 0, labels=torch.zeros(1, dtype=torch.long))
+        return False  # other classes may use other layers
+    elif isinstance(base, HasLatents):
         base(base.sample_latents(1, 0).to(like))  # type: ignore[operator]
     elif isinstance(base, CanSample):
         base.sample(1, 0)

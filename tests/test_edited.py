@@ -264,6 +264,47 @@ def test_under_a_condition_translations_are_judged_and_noise_is_not_predicted():
     assert torch.equal(made.translate(images, step), torch.where(chosen[:, None, None, None], cut, plain))
 
 
+def test_a_part_that_is_called_features_is_no_second_part():
+    base = Paints()
+    base.features = nn.Conv2d(1, 2, 1)
+    made = edited(base, CUT)
+    assert isinstance(made, models.HasFeatures)
+    assert {name.partition(".")[0] for name in made.state_dict()} == {"base"}
+
+
+class ByClass(Paints):
+    """One layer per class; the class must be given."""
+
+    num_classes = 2
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Conv2d(1, 3, 1) for _ in range(2))
+
+    def forward(self, latents, labels):
+        maps = super().forward(latents)
+        return torch.stack([self.heads[int(k)](image[None])[0] for image, k in zip(maps, labels)])
+
+    def sample(self, n, seed, labels=None, start=0):
+        if labels is None:
+            raise InputError("give labels")
+        latents = self.sample_latents(n, seed, start)
+        return Samples(self(latents, labels), latents=latents, labels=labels, value_range=self.value_range)
+
+
+def test_a_conditional_generator_is_edited_in_the_layers_of_any_class():
+    base = ByClass().eval()
+    made = edited(base, UnitEdits.ablate({"heads.1": [2]}))
+    labels = torch.tensor([0, 1, 1])
+    assert isinstance(made, models.Conditional)
+    wanted = base.sample(3, 0, labels).images.clone()
+    wanted[1:, 2] = 0
+    assert torch.equal(made.sample(3, 0, labels).images, wanted)
+    assert torch.equal(made(base.sample_latents(3, 0), labels=labels), wanted)
+    with pytest.raises(ValueError, match="has 3 units; unit 3 is none of them"):
+        edited(base, UnitEdits.ablate({"heads.0": [3]}))
+
+
 def test_a_copy_edits_itself(base):
     made = edited(base, CUT)
     twin = copy.deepcopy(made)

@@ -325,3 +325,18 @@ def test_what_cannot_be_counted_is_refused(net, z, levels):
     for wrong in (torch.zeros(2, 3), torch.tensor([1]), torch.tensor([float("nan")])):
         with pytest.raises(InputError, match="must be floating point"), units.tally(net, {"flat": wrong}):
             pass
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_units_on_a_gpu_are_those_on_the_cpu(net, z, levels):
+    masks = places(7, 3, 9, 7)
+    with units.edit(net, "body.0", [1, 2], factor=torch.tensor([0.5, 2.0]), value=1.0, where=places(4, 4)):
+        here = counted(net, z, masks, [slice(0, 7)], levels)
+        net, z = net.cuda(), z.cuda()
+        there = counted(net, z, masks, [slice(0, 7)], levels)
+    with units.threshold(net, list(levels), 0.8) as collector:
+        net(torch.cat([z, z + 1]))
+    for layer, found in collector.values().items():
+        assert torch.equal(there.intersection[layer], here.intersection[layer])
+        assert torch.equal(there.area[layer], here.area[layer])
+        assert torch.allclose(found, levels[layer], atol=1e-12)

@@ -291,6 +291,7 @@ def test_an_edit_keeps_the_precision_of_the_model(z, dtype):
         ({"units": torch.tensor([True, False])}, "channel numbers, each once"),
         ({"units": [1, 2], "factor": torch.zeros(3)}, r"factor is \[3\] for 2 units"),
         ({"units": [1, 2], "value": torch.zeros(1, 2)}, r"value is \[1, 2\] for 2 units"),
+        ({"units": [1, 2], "factor": [0.5, 1.0]}, "factor is a list; give a number or a tensor"),
         ({"units": 1, "where": torch.ones(4, 4)}, r"where must be bool \[h, w\] or \[N, h, w\], not torch\.float32"),
         ({"units": 1, "where": [[True]]}, "not list"),
         ({"units": 1, "where": places(8, 8)}, r"returns \[7, 6, 4, 4\]; places to edit are given for \[8, 8\] cells"),
@@ -359,6 +360,17 @@ def test_places_that_are_all_true_fit_every_resolution(net, z):
         units.edit(net, "flat", 3),
     ):
         assert torch.equal(net(z), out)
+
+
+def test_factors_and_values_of_edits_are_learnt_through(net, z):
+    factors, values = (torch.rand(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    net.requires_grad_(False)
+
+    def out(factors, values):
+        with units.applied(net, UnitEdits(("flat", "body.0"), torch.tensor([3, 1]), factors, values)):
+            return net(z).square().sum()
+
+    assert torch.autograd.gradcheck(out, (factors, values), eps=1e-6, atol=1e-6)
 
 
 def test_edits_under_a_condition_need_a_judge(net):

@@ -115,7 +115,9 @@ class _Edit:
             chosen = [-1]
         if len(set(chosen)) < len(chosen) or min(chosen, default=0) < 0:
             raise InputError(f"layer {layer!r}: units must be channel numbers, each once, not {units!r}")
-        for name, given in (("factor", factor), ("value", value)):
+        for name, given in (("factor", factor), ("value", 0.0 if value is None else value)):
+            if not isinstance(given, int | float | Tensor):
+                raise InputError(f"layer {layer!r}: {name} is a {type(given).__name__}; give a number or a tensor")
             if isinstance(given, Tensor) and given.shape not in ((), (len(chosen),)):
                 raise InputError(f"layer {layer!r}: {name} is {list(given.shape)} for {len(chosen)} units")
         return cls(layer, torch.tensor(chosen, dtype=torch.long), factor, value, where)
