@@ -159,7 +159,7 @@ def test_a_counterfactual_shows_classes_probabilities_and_counts_of_all():
 
 def inversion(n=3):
     before, after = pair(n)
-    history = torch.linspace(3, 1, 5).repeat(n, 1)
+    history = torch.linspace(4, 1, 4).repeat(n, 1)
     failed = torch.arange(n) == 1
     return Inversion(before, after, torch.zeros(n, 2), torch.linspace(0.125, 1, n), failed, history)
 
@@ -174,12 +174,13 @@ def test_an_inversion_shows_errors_failures_and_its_history():
     assert len(axes.lines) == 3
     assert axes.get_yscale() == "log"
     assert [t.get_text() for t in axes.get_legend().texts] == ["found (2)", "failed (1)"]
-    assert axes.lines[0].get_ydata().tolist() == [3, 2.5, 2, 1.5, 1]
+    assert axes.lines[0].get_ydata().tolist() == [4, 3, 2, 1]
     assert axes.lines[-1].get_color() == changes.WRONG
 
 
-def test_a_history_with_zeros_has_a_linear_scale_and_only_64_searches_are_drawn():
-    figure = plots.search_curves(torch.zeros(70, 3), torch.zeros(70, dtype=torch.bool))
+@pytest.mark.parametrize("values", [[0.0, 1.0, 100.0], [1.0, 1.5, 2.0], [float("nan")] * 3])
+def test_a_history_with_zeros_or_little_change_has_a_linear_scale_and_only_64_searches_are_drawn(values):
+    figure = plots.search_curves(torch.tensor([values]).repeat(70, 1), torch.zeros(70, dtype=torch.bool))
     assert figure.axes[0].get_yscale() == "linear"
     assert len(figure.axes[0].lines) == 64
 

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..errors import InputError
 from .canvas import COLOURS, FRAME, INK, literal, shorten
@@ -85,7 +86,8 @@ def search_curves(history: Tensor, failed: Tensor, *, title: str = "") -> Figure
     Parameters
     ----------
     history
-        ``[N, T]``. The axis is logarithmic where all are positive. Of more than 64, the first 64 are drawn.
+        ``[N, T]``. The axis is logarithmic where all are positive and span a factor of 3. Of more than 64, the first
+        64 are drawn.
     failed
         ``[N]`` bool.
     title
@@ -107,9 +109,15 @@ def search_curves(history: Tensor, failed: Tensor, *, title: str = "") -> Figure
             label = f"{name} ({len(rows)})" if i == 0 else None
             steps = range(1, len(row) + 1)
             axis.plot(steps, row, color=colour, linestyle=dashes, linewidth=1, alpha=0.8, label=label)
-    if bool((values[np.isfinite(values)] > 0).all()):
+    finite = values[np.isfinite(values)]
+    if finite.size and 0 < 3 * finite.min() < finite.max():
         axis.set_yscale("log")
+        few = finite.max() < 100 * finite.min()
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5) if few else range(2, 10)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}" if few else NullFormatter())
     _style(axis)
+    axis.tick_params(which="minor", labelsize=8, labelcolor=INK)
     axis.set_ylabel("error", fontsize=8, color=INK)
     axis.legend(fontsize=8, frameon=False)
     if title:
