@@ -1,0 +1,126 @@
+"""Attributions of classifiers for which it is known what would have to change."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from genxai_core import Attribution, Samples
+from genxai_core.errors import InputError
+
+from .. import maps
+from ..models.factor_classifier import FactorClassifier, Kind
+from ..signed import correlation, excess, finite
+from ..task import Measure, Problem, Task
+from .counterfactual import TARGET, planted
+
+
+class CounterfactualAttribution(Task):
+    """Show where, and with what weight, an image would have to change to become the target class.
+
+    The model is a `FactorClassifier`; explained is the logit of the target, half the difference of the two logits, on
+    images of the other class. With x' = x + δ*, the nearest image on the boundary, g(x) − g(x') = g(x) < 0. The
+    gradient is parallel to δ* all the way from x' to x, so integrating it along this way (integrated gradients from x',
+    the value of Aumann and Shapley) gives each pixel and channel exactly
+
+        φ* = g(x) · δ*² / |δ*|²,
+
+    negative where the image has to change and 0 everywhere else. That, summed over channels, is the truth.
+
+    With ``classifier="quadratic"`` a single mark, another from image to image, keeps it out of the target class; the
+    others are as the target class has them. Seen from a blank image they count as much for the logit, but they are not
+    what has to change. With ``"linear"`` all marks have to change.
+
+    The measure that ranks is the correlation with φ*: it asks for the place (what lies elsewhere lowers it), for the
+    weights there and for the sign, and gives a constant 0. The gradient alone is in the right place, yet it says how
+    fast the logit would change, not how much of it is due to a pixel: its sign follows the waves of the mark, and its
+    correlation is 0. ``localisation`` and ``iou`` ask for the place alone.
+
+    Parameters
+    ----------
+    classifier
+        ``quadratic`` or ``linear``.
+    marks
+        How many factors the classifier reads, 1 to 16.
+    n
+        Images to explain.
+    size
+        Height and width, a multiple of 4, at least 24.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of bounds.
+    """
+
+    name = "counterfactual-attribution"
+    says = "a classifier with a known least change to the target; the map of what each pixel holds against it"
+    measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("correlation", "mean correlation with the contributions to the logit difference, -1 to 1", 1.0, 0.0),
+        Measure("localisation", "share of energy where the least change is, beyond its share of area: to 1", 1.0, 0.0),
+        Measure("iou", "overlap of as many strongest pixels as change with those that change, over their union", 1.0),
+    )
+
+    def __init__(self, classifier: Kind = "quadratic", marks: int = 4, n: int = 16, size: int = 32) -> None:
+        if n < 1:
+            raise ValueError(f"n {n} must be at least 1")
+        FactorClassifier(classifier, marks, size)  # refuses what it cannot be
+        self.classifier, self.marks, self.n, self.size = classifier, marks, n, size
+
+    def problem(self, seed: int) -> Problem:
+        """Draw a classifier and images that are not of its target class."""
+        model = FactorClassifier(self.classifier, self.marks, self.size, seed).eval().requires_grad_(False)
+        inputs = planted(model, torch.zeros(self.n, dtype=torch.long), seed, one=True)
+        change = model.least_change(inputs.images)
+        squares = change.square().sum(1)
+        contribution = model.gap(inputs.images)[:, None, None] * squares / squares.sum((1, 2), keepdim=True)
+        truth = {"change": change, "contribution": contribution, "region": _cells(model, change)}
+        return Problem(model, inputs, TARGET, truth, seed=seed)
+
+    def oracle(self, problem: Problem) -> Attribution:
+        """Answer with the contributions."""
+        return maps.attribution(problem.truth["contribution"], cast(Samples, problem.inputs), TARGET)
+
+    def random(self, problem: Problem) -> Attribution:
+        """Answer with noise."""
+        return maps.noise(cast(Samples, problem.inputs), TARGET, problem.seed)
+
+    def heuristic(self, problem: Problem) -> Attribution:
+        """Answer with the edges."""
+        return maps.edges(cast(Samples, problem.inputs), TARGET)
+
+    def constant(self, problem: Problem) -> Attribution:
+        """Answer with one everywhere."""
+        return maps.constant(cast(Samples, problem.inputs), TARGET)
+
+    def score(self, problem: Problem, answer: Any) -> dict[str, float]:
+        """Judge maps, summed over channels."""
+        if not isinstance(answer, Attribution):
+            raise InputError(f"{self.name} judges an Attribution, not {type(answer).__name__}")
+        found = finite(answer, cast(Samples, problem.inputs)).cpu()
+        true, region = problem.truth["contribution"], problem.truth["region"]
+        return {
+            "correlation": sum(correlation(a.flatten(), b.flatten()) for a, b in zip(found, true)) / len(found),
+            "localisation": float(excess(found, region).mean()),
+            "iou": float(_iou(found.abs().flatten(1), region.flatten(1)).mean()),
+        }
+
+
+def _cells(model: FactorClassifier, change: Tensor) -> Tensor:
+    """Return the cells of the marks that change, bool ``[N, H, W]``."""
+    supports = (model.patterns != 0).any(1)  # [M, H, W]
+    moved = (change.flatten(1) @ model.patterns.flatten(1).T).abs()
+    moved = moved > 1e-6 * moved.amax(1, keepdim=True)
+    return (moved.double() @ supports.double().flatten(1)).view(len(change), *supports.shape[1:]) > 0
+
+
+def _iou(mass: Tensor, region: Tensor) -> Tensor:
+    """Return the IoU ``[N]`` of a region with as many pixels of the largest magnitude."""
+    rows = []
+    for values, inside in zip(mass, region):
+        area = int(inside.sum())
+        hit = float(inside[values.argsort(descending=True, stable=True)[:area]].sum())
+        rows.append(hit / (2 * area - hit))
+    return torch.tensor(rows, dtype=torch.float64)
