@@ -221,7 +221,7 @@ def test_without_images_the_cosines_are_the_picture():
     assert np.allclose(axes.images[0].get_array(), cosines)
     assert axes.images[0].get_clim() == (-1, 1)
     assert [t.get_text() for t in axes.get_xticklabels()] == ["name 0", "name 1", "name 2"]
-    assert [t.get_text() for t in axes.texts][:2] == ["1.00", f".{round(100 * float(cosines[0, 1]))}"]
+    assert [t.get_text() for t in axes.texts][:2] == ["1.0", f".{round(100 * float(cosines[0, 1]))}"]
     assert within(bare.plot(title="angles"))
     assert direction(1, images=False).plot() is None
     assert direction(1, images=False).figures() == {}
@@ -253,6 +253,14 @@ def test_few_units_are_all_shown_by_their_best_concepts_with_their_values():
     assert len(figure.axes) == 2  # and the scale: no bars, since nothing is left out
     assert figure.axes[1].get_ylabel() == "iou"
     assert within(figure)
+
+
+def test_values_are_written_short_enough_for_their_cells():
+    values = torch.tensor([[-0.5, 0.996, 93.47, -0.001], [120.0, -7.25, 0.0, 1e-9]])
+    written = [t.get_text() for t in UnitScores({"l": values.T}, None, ("a", "b")).plot().axes[0].texts]
+    assert sorted(written) == sorted(["−.50", "1.0", "93", ".00", "120", "−7.2", ".00", ".00"])
+    small = UnitScores({"l": torch.tensor([[0.001, 0.002]])}, None, ("a", "b")).plot()
+    assert not small.axes[0].texts  # all would read .00
 
 
 def bars(figure):

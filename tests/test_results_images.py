@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from genxai_core import Counterfactual, Explanation, Inversion
+from genxai_core import Counterfactual, Discriminator, Explainer, Explanation, Inversion, Runtime
 from genxai_core.errors import ExplainerError
 
 
@@ -199,3 +199,34 @@ def test_what_does_not_fit_is_refused_in_one_line(made, changes, said):
     with pytest.raises(ExplainerError, match=said) as raised:
         made(**changes)
     assert "\n" not in str(raised.value)
+
+
+class Negative(Explainer):
+    """Images upside down in brightness, as a counterfactual that is one or is not."""
+
+    explains, accepts, returns = "discriminator", "images", Counterfactual
+
+    def _explain(self, model, images, target):
+        changed = -images
+        before, after = model(images), model(changed)
+        return Counterfactual(images, changed, target, before.argmax(1), before, after)
+
+
+class Mean(Discriminator):
+    """Two logits: darker than the middle, brighter than it."""
+
+    class_names = ("dark", "bright")
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))
+        return torch.stack([-mean, mean], 1)
+
+
+def test_an_explainer_returns_counterfactuals_of_several_targets_in_the_order_of_its_images():
+    images = torch.linspace(-1, 1, 6).view(6, 1, 1, 1).expand(6, 1, 4, 4).contiguous()
+    target = [1, 0, 1, 0, 1, 0]
+    found = Negative().explain(Mean().eval(), images, target=target, runtime=Runtime(batch_size=2))
+    assert found.target.tolist() == target
+    assert torch.equal(found.images, images)
+    assert found.source.tolist() == [0, 0, 0, 1, 1, 1]
+    assert found.valid.tolist() == [True, False, True, True, False, True]

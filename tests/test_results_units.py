@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from genxai_core import Explanation, UnitScores
 from genxai_core.errors import ExplainerError
+
+DATA = Path(os.environ.get("GENXAI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 def scores(**changes) -> UnitScores:
@@ -73,6 +79,19 @@ def test_the_table_has_the_best_units_first_and_a_column_per_concept():
     assert scores().to_dataframe().shape == (4, 7)
 
 
+def test_the_published_scores_of_gan_dissection_keep_their_ranking():
+    path = DATA / "gandissect-church-layer4" / "rankings_demo_iou_short.json"
+    if not path.is_file():
+        pytest.skip(f"needs outside data: name its folder in GENXAI_TEST_DATA ({DATA} does not hold it)")
+    found = {row["name"]: row["scores"] for row in json.loads(path.read_text())["res"] if row["metric"] == "iou"}
+    concepts = tuple(name.removesuffix("-iou") for name in found)
+    church = UnitScores({"layer4": -torch.tensor(list(found.values())).T}, None, concepts)  # they are stored negated
+    assert [s.unit for s in church.ranking("tree")[:5]] == [365, 119, 157, 408, 374]
+    assert len(church.above(0.05)) == 392
+    counted = [axes for axes in church.plot(cut=0.05).axes if "best for it" in axes.get_xlabel()]
+    assert sum(int(t.get_text()) for t in counted[0].texts) == 392
+
+
 @pytest.mark.parametrize("more", [{}, {"thresholds": None}, {"measure": "ace", "higher_is_better": False}])
 def test_it_comes_back_from_a_file_as_it_was(tmp_path, more):
     first = scores(provenance={"seed": 3}, **more)
@@ -92,6 +111,7 @@ def test_it_comes_back_from_a_file_as_it_was(tmp_path, more):
     ("changes", "said"),
     [
         ({"scores": {}}, "no layers"),
+        ({"scores": {"l": torch.zeros(0, 2)}, "thresholds": None}, "'l' has no units"),
         ({"scores": {"l": torch.tensor([[0.0, float("nan")]])}, "thresholds": None}, r"scores\['l'\] holds NaN"),
         ({"scores": {"l": torch.zeros(2)}, "thresholds": None}, r"floating point \[U, concepts\], concepts = 2, not"),
         ({"scores": {"l": torch.zeros(2, 3)}, "thresholds": None}, r"float32 \[2, 3\]"),

@@ -104,6 +104,7 @@ def scale_bar(figure: Figure, scale: Any, x: float, y: float, high: float, label
 
 
 def fraction(value: float) -> str:
-    """Write two digits behind the point, without the zero before it: ``.25``, ``−.50``."""
-    text = f"{value:.2f}".replace("-", "−")
-    return text.replace("0.", ".") if text.lstrip("−").startswith("0.") else text
+    """Write a value for a cell: ``.25``, ``−.50``, ``1.5``, ``93``."""
+    size = abs(value)
+    text = f"{size:.2f}".removeprefix("0") if size < 0.995 else f"{size:.1f}" if size < 9.95 else f"{size:.0f}"
+    return f"−{text}" if value < 0 and text.strip(".0") else text

@@ -83,7 +83,7 @@ def unit_figure(scores: UnitScores, *, cut: float | None = None, title: str = ""
         axes = place(figure, x, y, wide * len(layer.units), high * len(names))
         labels = names if i % across == 0 else [""] * len(names)
         units = [str(unit) for unit in layer.units]
-        numbers = wide >= NUMBERS and high >= 0.2
+        numbers = wide >= NUMBERS and high >= 0.2 and scale.norm.vmax >= 0.1
         heat(axes, layer.values, scale, rows=labels, columns=units, numbers=numbers)
         label = "unit" if len(units) == layer.total else "unit, the best ones of each concept"
         axes.set_xlabel(label, fontsize=7.5, color=INK)
