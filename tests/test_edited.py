@@ -6,7 +6,7 @@ import pickle
 import edited_models
 import pytest
 import torch
-from edited_models import Bright, Paints, literal, sigmoid_above
+from edited_models import Bright, Everything, Paints, literal, sigmoid_above
 from torch import nn
 
 import genxai_core as gx
@@ -57,6 +57,14 @@ def test_images_are_made_with_the_edits_and_the_base_is_left_alone(base):
 def test_no_edit_is_the_base(base):
     made = edited(base, UnitEdits.ablate({}))
     assert torch.equal(made(base.sample_latents(3, 0)), base(base.sample_latents(3, 0)))
+
+
+def test_edits_of_one_unit_come_in_their_order(base):
+    edits = UnitEdits(("units",) * 2, torch.tensor([0, 0]), torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0]))
+    z = base.sample_latents(4, 0)
+    with units.edit(base, "units", 0, factor=2.0, value=1.0):
+        wanted = base(z)
+    assert torch.equal(edited(base, edits)(z), wanted)
 
 
 def test_gradients_flow_to_the_latents(base):
@@ -156,33 +164,6 @@ def test_the_judge_sees_its_own_range(base):
 
 
 # -- what it offers ---------------------------------------------------------------------------------------------
-
-
-class Everything(Paints):
-    """A generator with every capability."""
-
-    num_classes = 4
-
-    def encode(self, images):
-        return self.units(images[:, :1, :3, :3].repeat(1, 2, 1, 1)).flatten(1)
-
-    def log_prob(self, images):
-        return -images.square().sum((1, 2, 3))
-
-    def translate(self, images, target):
-        return self(images[:, 0, 0, :3] + target[:, None])
-
-    def predict(self, x_t, t):
-        return self(x_t[:, 0, 0, :3] + t[:, None])
-
-    def features(self, images):
-        return self.encode(images)
-
-    def embed_images(self, images):
-        return self.encode(images)
-
-    def embed_texts(self, texts):
-        return torch.ones(len(texts), 2)
 
 
 CAPABILITIES = [

@@ -89,12 +89,18 @@ def test_negative_cells_count_although_an_activation_follows_in_place():
     assert thresholds_of([-4.0, -3.0, -2.0, -1.0], 0.5).tolist() == [-2.5]
 
 
-def test_ties_and_neighbouring_floats():
+def test_tied_cells_do_not_exceed_their_threshold():
     assert thresholds_of([0, 0, 0, 0, 0, 1.0], 0.5).tolist() == [0]  # one cell exceeds it, not three
-    above = np.nextafter(np.float32(1), np.float32(2))
-    level = thresholds_of([0.5, 1.0, float(above), 2.0], 0.5)
-    assert (torch.tensor([float(above), 2.0]) > level).all()
-    assert not (torch.tensor([0.5, 1.0]) > level).any()
+
+
+def test_between_neighbouring_floats_the_upper_one_still_exceeds():
+    """There is no float between them, and half of the time their mean is rounded to the upper one."""
+    one = np.float32(1)
+    two = np.nextafter(one, np.float32(2))
+    for below, above in ((one, two), (two, np.nextafter(two, np.float32(2)))):
+        level = thresholds_of([0.5, float(below), float(above), 2.0], 0.5)
+        assert (torch.tensor([float(above), 2.0]) > level).all()
+        assert not (torch.tensor([0.5, float(below)]) > level).any()
 
 
 def test_half_precision_is_taken_as_float():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from unit_models import Net, before_relu, places
+from unit_models import Net, Says, before_relu, places
 
 from genxai_core import units
 from genxai_core.errors import InputError
@@ -302,6 +302,13 @@ def test_what_cannot_be_edited_is_refused(net, z, arguments, said):
     with pytest.raises(InputError, match=said), units.edit(net, "body.0", **arguments):
         net(z)
     assert hooks(net) == 0
+
+
+def test_what_came_into_a_layer_is_not_written_to():
+    model, x = Says(), torch.full((1, 2, 2, 2), -1.0)
+    with units.edit(model, "layer", 1, value=3.0), units.record(model, "layer"):
+        assert model(x).unique().tolist() == [0, 3]
+    assert x.unique().tolist() == [-1]
 
 
 def test_no_unit_is_no_edit(net, z):

@@ -52,6 +52,33 @@ class Paints(Generator):
         return Samples(images, latents=latents, masks=images > 0, value_range=self.value_range)
 
 
+class Everything(Paints):
+    """A generator with every capability."""
+
+    num_classes = 4
+
+    def encode(self, images):
+        return self.units(images[:, :1, :3, :3].repeat(1, 2, 1, 1)).flatten(1)
+
+    def log_prob(self, images):
+        return -images.square().sum((1, 2, 3))
+
+    def translate(self, images, target):
+        return self(images[:, 0, 0, :3] + target[:, None])
+
+    def predict(self, x_t, t):
+        return self(x_t[:, 0, 0, :3] + t[:, None])
+
+    def features(self, images):
+        return self.encode(images)
+
+    def embed_images(self, images):
+        return self.encode(images)
+
+    def embed_texts(self, texts):
+        return torch.ones(len(texts), 2)
+
+
 def literal(base, latents, off=(0, 2)):
     """Images with units switched off, by hand."""
     x = base.units(base.first(latents).reshape(-1, 2, 3, 3)).clone()
