@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
     "ComponentTests": "contract",
+    "DatasetTests": "datasets",
+    "DiscriminatorTests": "discriminators",
     "ExplainerTests": "explainers",
+    "GeneratorTests": "generators",
+    "MetricTests": "metrics",
+    "SegmenterTests": "segmenters",
+    "TrainerTests": "trainers",
     "IsolatedRegistry": "fixtures",
     "isolated": "fixtures",
     "isolated_registry": "fixtures",
@@ -36,18 +42,24 @@ __all__ = sorted(_PUBLIC)
 if TYPE_CHECKING:
     from .contract import ComponentTests as ComponentTests
     from .data import PatchDataset as PatchDataset
+    from .datasets import DatasetTests as DatasetTests
+    from .discriminators import DiscriminatorTests as DiscriminatorTests
     from .expectations import expect as expect
     from .explainers import ExplainerTests as ExplainerTests
     from .fixtures import IsolatedRegistry as IsolatedRegistry
     from .fixtures import isolated as isolated
     from .fixtures import isolated_registry as isolated_registry
     from .fixtures import with_plugin as with_plugin
+    from .generators import GeneratorTests as GeneratorTests
+    from .metrics import MetricTests as MetricTests
     from .models import ConstantDiscriminator as ConstantDiscriminator
     from .models import LinearDiscriminator as LinearDiscriminator
     from .models import LinearGenerator as LinearGenerator
     from .models import PatchDiscriminator as PatchDiscriminator
     from .models import QuadraticDiscriminator as QuadraticDiscriminator
     from .models import planted_images as planted_images
+    from .segmenters import SegmenterTests as SegmenterTests
+    from .trainers import TrainerTests as TrainerTests
 
 
 def __getattr__(name: str) -> Any:

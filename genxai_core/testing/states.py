@@ -27,7 +27,7 @@ def bits(tensor: Tensor | None) -> Any:
     """Return a tensor's type, shape and bytes: what makes it equal bit for bit."""
     if tensor is None:
         return None
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
     return str(tensor.dtype), tuple(tensor.shape), flat.view(torch.uint8).numpy().tobytes()
 
 
