@@ -284,6 +284,8 @@ def test_of_many_units_each_concepts_best_are_shown_and_all_are_counted():
     (cut,) = bars(UnitScores({"conv": scores}, None, ("a", "b", "c")).plot(cut=0.25))
     assert [t.get_text() for t in cut.texts] == ["60", "15", "0"]
     assert cut.get_xlabel().endswith("≥ 0.25")
+    (exact,) = bars(UnitScores({"conv": torch.full((30, 1), 0.7)}, None, ("a",)).plot(cut=0.7))
+    assert [t.get_text() for t in exact.texts] == ["30"]  # in float32 as `above` counts, where 0.7 is a little less
 
 
 def test_signed_scores_have_white_at_zero_and_others_begin_at_it():

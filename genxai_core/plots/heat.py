@@ -49,18 +49,14 @@ def square_map(values: np.ndarray, names: Sequence[str], *, label: str, title: s
     scale = ScalarMappable(Normalize(-1, 1), mpl.colormaps[DIVERGING])
     heat(axes, values, scale, rows=texts, columns=texts, numbers=cell >= NUMBERS)
     scale_bar(figure, scale, margin + cell * d + 0.15, top, min(cell * d, 2.0), label)
-    if title:
-        figure.text(
-            0.5,
-            1 - 0.05 / figure.get_figheight(),
-            title,
-            ha="center",
-            va="top",
-            fontsize=9.5,
-            color=INK,
-            parse_math=False,
-        )
+    headline(figure, title)
     return figure
+
+
+def headline(figure: Figure, title: str) -> None:
+    """Write a title at the top."""
+    top = 1 - 0.05 / figure.get_figheight()
+    figure.text(0.5, top, title, ha="center", va="top", fontsize=9.5, color=INK, parse_math=False)
 
 
 def place(figure: Figure, x: float, y: float, wide: float, high: float) -> Axes:

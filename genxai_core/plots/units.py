@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from .canvas import DIVERGING, INK, number, shorten, width_of
-from .heat import NUMBERS, frame, heat, place, scale_bar
+from .heat import NUMBERS, frame, headline, heat, place, scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,22 +92,12 @@ def unit_figure(scores: UnitScores, *, cut: float | None = None, title: str = ""
             beside = place(figure, x + wide * len(layer.units) + 0.06, y, _COUNTS - 0.2, high * len(names))
             _bars(beside, layer, scale, counting)
     scale_bar(figure, scale, margin + sum(pitches), top, min(high * len(names), 2.0), scores.measure)
-    if title:
-        figure.text(
-            0.5,
-            1 - 0.05 / figure.get_figheight(),
-            title,
-            ha="center",
-            va="top",
-            fontsize=9.5,
-            color=INK,
-            parse_math=False,
-        )
+    headline(figure, title)
     return figure
 
 
 def _concepts(scores: UnitScores) -> list[int]:
-    best = np.max([_signed(scores, layer).max(0) for layer in scores.layers if len(scores.scores[layer])], axis=0)
+    best = np.max([_signed(scores, layer).max(0) for layer in scores.layers], axis=0)
     return sorted(np.argsort(-best, kind="stable")[:MOST_CONCEPTS].tolist())
 
 
@@ -124,7 +114,8 @@ def _layer(scores: UnitScores, name: str, concepts: list[int], most: int, cut: f
     if cut is None:
         counts = score > 0 if scores.higher_is_better else np.ones(len(score), bool)
     else:
-        counts = score >= sign * cut
+        counts = np.zeros(len(score), bool)
+        counts[[unit for layer, unit in scores.above(cut) if layer == name]] = True
     by_concept = [sign * np.sort(score[counts & (best == c)])[::-1] for c in concepts]
     return _Layer(name, len(signed), shown.tolist(), sign * signed[shown][:, concepts].T, by_concept)
 
