@@ -210,6 +210,19 @@ def test_same_seed_same_problem() -> None:
     assert one.inputs.latents is None
 
 
+def test_sampling_the_model_with_the_seed_does_not_meet_the_truth() -> None:
+    """Contestants run with the problem's seed, and many begin with samples of the generator."""
+    for seed in range(3):
+        problem = PlantedCode().problem(seed)
+        drawn = problem.model.sample_latents(4000, seed).flatten(1)
+        assert float(torch.cdist(problem.truth["latents"].flatten(1), drawn).min()) > 0.1
+
+
+def test_an_image_is_the_same_however_many_there_are() -> None:
+    few, many = PlantedCode(n=4).problem(0), PlantedCode(n=8).problem(0)
+    assert torch.equal(few.truth["latents"], many.truth["latents"][:4])
+
+
 @pytest.mark.parametrize("wrong", [{"n": 3}, {"n": 0}, {"distance": 0.0}, {"distance": 0.2}, {"slots": 5}, {"size": 8}])
 def test_parameters_out_of_bounds_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises((ValueError, InputError)):

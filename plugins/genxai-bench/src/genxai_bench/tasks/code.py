@@ -20,6 +20,9 @@ SOLVED = 0.1
 APART = 0.25
 """Least distance of two spots, in image widths: those that coincide could be told apart by nothing."""
 
+CANDIDATES = 100_000
+"""Numbers set aside for each image's draws; of four spots, one draw in 360 has all of them apart."""
+
 GUESSES = 1000
 
 PEAK = 3.0
@@ -104,11 +107,13 @@ class PlantedCode(Task):
         return Problem(model, inputs, truth={"latents": latents, "outside": beyond}, seed=seed)
 
     def _latent(self, model: SlotGenerator, seed: int, index: int) -> Tensor:
-        """Return the first of an index's candidates whose spots are apart."""
+        """Return the first of an index's candidates whose spots are apart.
+
+        They are a stream of their own: a method that samples the generator with the problem's seed must not meet z*.
+        """
         for candidate in itertools.count():
-            latent = model.sample_latents(1, seed, start=index + self.n * candidate)
-            place = model.places(latent)[0]
-            if self.slots == 1 or float(torch.pdist(place).min()) > APART:
+            latent = draws.normal(seed, [index * CANDIDATES + candidate], (self.slots, 4), "planted-code")
+            if self.slots == 1 or float(torch.pdist(model.places(latent)[0]).min()) > APART:
                 return latent[0]
         raise AssertionError
 
