@@ -156,7 +156,7 @@ def test_frame() -> None:
     assert 0.3 < rows["random"]["flag"] < 0.7
     assert rows["constant"]["flag"] == 0.5
     assert rows["constant"]["image-error"] == pytest.approx(1)
-    assert rows["constant"]["latent-error"] == pytest.approx(1, abs=0.15)
+    assert rows["constant"]["latent-error"] == pytest.approx(1, abs=0.25)  # spots that are apart lie farther out
     assert rows["heuristic"]["image-error"] < 0.5
     assert rows["heuristic"]["solved"] < 0.1
 
