@@ -12,14 +12,14 @@ from .maps import energy, plane
 
 
 def finite(answer: Attribution, inputs: Samples) -> Tensor:
-    """Return an answer's maps as ``[N, H, W]``.
+    """Return an answer's maps as ``[N, H, W]``, where the inputs are.
 
     Raises
     ------
     InputError
         If they are maps of other images, or not finite.
     """
-    maps = plane(answer, inputs)
+    maps = plane(answer, inputs).to(inputs.images.device)
     if not bool(maps.isfinite().all()):
         raise InputError("the answer's maps are not finite (NaN or infinity), so they cannot be judged")
     return maps
