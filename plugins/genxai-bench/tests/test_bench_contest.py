@@ -184,7 +184,13 @@ def test_names_hold_the_parameters():
     assert contest.label(tunnel) == (
         "explainer/noise-tunnel:explainer={use: explainer/cam, with: {layer: a.1}},samples=4"
     )
-    assert contest.short(contest.label(tunnel)) == "noise-tunnel:explainer={use: cam, with: {layer: a.1}},samples=4"
+    assert (
+        contest.short(contest.label(tunnel))
+        == "noise-tunnel:explainer={use: explainer/cam, with: {layer: a.1}},samples=4"
+    )
+    assert (
+        contest.short("explainer/noise-tunnel:explainer={use: explainer/saliency}") == "noise-tunnel:explainer=saliency"
+    )
     assert contest.label(Spec("explainer/x", {"a": None, "b": True, "c": (1, 2.5)})) == (
         "explainer/x:a=null,b=true,c=[1, 2.5]"
     )
@@ -217,7 +223,7 @@ def said(board, against="heuristic"):
 def test_intervals_are_students():
     values = [0.1, 0.4, 0.35, 0.2]
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    (row,) = (r for r in made({"a": values}).summary() if r["contestant"] == "a")
+    (row,) = (r for r in made({"a": values}).means() if r["contestant"] == "a")
     assert row == {
         "task": "t",
         "contestant": "a",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from genxai_core import Explainer, Runtime, Samples, Spec, Trainer, models, parameters, registry
+from genxai_core import Explainer, Runtime, Samples, Spec, Trainer, models, parameters, registry, safe_yaml
 from genxai_core.errors import ExplainerError, InputError, Interrupted, MissingCapability, one_line
 from genxai_core.explanation import Explanation
 
 from .scoreboard import Scoreboard
 from .task import FRAME, Problem, Task
 
+_NESTED = re.compile(r"\{use: (?:explainer/)?([^,{}]+)\}")
+_PLAIN = re.compile(r"[\w.+*/-]+")
 KINDS = {"discriminator": models.Discriminator, "generator": models.Generator}
 
 
@@ -207,7 +212,7 @@ def label(spec: Spec) -> str:
 
 def short(name: str) -> str:
     """Leave out what goes without saying: ``cam:method=layercam``."""
-    return name.removeprefix("explainer/").replace("{use: explainer/", "{use: ")
+    return _NESTED.sub(r"\1", name.removeprefix("explainer/"))
 
 
 def _flow(value: Any) -> str:
@@ -219,9 +224,10 @@ def _flow(value: Any) -> str:
         return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_flow, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    text = str(value) if isinstance(value, Path) else value
+    if isinstance(text, str) and (not _PLAIN.fullmatch(text) or safe_yaml.parse(text, "value").value != text):
+        return json.dumps(text)  # else it would be read as something else
+    return text if isinstance(text, str) else json.dumps(text)
 
 
 # -- the record ---------------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from .scoreboard import Scoreboard
 
-ROW, DOTS, CHARACTER = 0.17, 2.5, 0.062
+ROW, DOTS, CHARACTER = 0.17, 2.1, 0.06
 """Inches: the height of a contestant's row, the width of a panel's dots, and that of a letter."""
 
-HEAD, FOOT, BELOW, VALUES = 0.52, 0.42, 0.5, 0.5
+HEAD, FOOT, BELOW, VALUES = 0.52, 0.42, 0.5, 0.45
 """Inches: above a panel's dots, below them, the figure's legend, and the column of means."""
 
-LONGEST = 34
+LONGEST = 30
 """Letters of a contestant's name that are shown."""
 
 FAINT = "#8A8A8A"
@@ -61,10 +61,10 @@ def draw(board: Scoreboard, columns: int = 0) -> Figure:
     board
         A board with at least one task.
     columns
-        Panels side by side; 0 chooses up to three.
+        Panels side by side; 0 chooses two.
     """
     rows = {task: _rows(board, task) for task in board.tasks}
-    columns = min(columns or 3, len(rows))
+    columns = min(columns or 2, len(rows))
     labels = CHARACTER * max(min(len(row.name), LONGEST) for found in rows.values() for row in found) + 0.15
     wide = labels + DOTS + VALUES
     tops = [0.0] * columns

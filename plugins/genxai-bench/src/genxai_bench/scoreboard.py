@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 OPPONENTS = ("heuristic", "random", "constant")
 """Whom every contestant is compared with."""
 
+CAPTION = (
+    "Mean and 95 % interval over instances (Student's t) of the measure that ranks; the right side is the better. "
+    "Gray: the four that frame a task; the gray line is the heuristic's mean, the dotted one chance. Blue: better than "
+    "the heuristic; open: no difference that can be told; red triangle: worse (paired t, corrected after Holm)."
+)
+
 COLUMNS = ("task", "contestant", "measure", "seed", "value")
 
 
@@ -159,7 +165,20 @@ class Scoreboard(Explanation):
 
     # -- what may be said -----------------------------------------------------------------------------------------
 
-    def summary(self) -> list[dict[str, Any]]:
+    def summary(self) -> dict[str, Any]:
+        """Return how many took part in how much, and how often they beat the heuristic."""
+        verdicts = [v["verdict"] for v in self.verdicts() if v["against"] == "heuristic"]
+        found = {
+            "tasks": len(self.tasks),
+            "contestants": len({*self.contestant, *(c for by in self.failures.values() for c in by)} - set(FRAME)),
+            "instances of each": len(set(self.seed)),
+            "better than the heuristic": f"{verdicts.count('better')} of {len(verdicts)} times",
+            "worse": verdicts.count("worse"),
+        }
+        failed = sum(map(len, self.failures.values()))
+        return found | ({"failed": failed} if failed else {})
+
+    def means(self) -> list[dict[str, Any]]:
         """Return mean and 95 % interval over seeds (Student's t) for every task, contestant and measure."""
         rows = []
         for task, contestant, measure in self._cells:
@@ -241,6 +260,11 @@ class Scoreboard(Explanation):
         means = [self._placed(task, name) for name in names]
         return {name: means.index(mean) + 1 for name, mean in zip(names, means)}
 
+    @property
+    def captions(self) -> dict[str, str]:
+        """What stands below the picture in a report."""
+        return {"explanation": CAPTION}
+
     def plot(self) -> Figure | None:
         """Draw a panel per task: every contestant's mean and interval, the oracle's side being the right one."""
         from .figure import draw
@@ -250,6 +274,6 @@ class Scoreboard(Explanation):
 
 def _said(found: statistics.Verdict, opponent: str) -> str:
     """Spell a verdict."""
-    article = "" if opponent in ("random", "constant") else "the "
-    words = {"better": f"better than {article}{opponent}", "worse": f"loses to {article}{opponent}"}
+    whom = opponent if opponent in OPPONENTS[1:] or opponent.split()[0] in ("a", "an", "the") else f"the {opponent}"
+    words = {"better": f"better than {whom}", "worse": f"loses to {whom}"}
     return words.get(found, "no difference that can be told")

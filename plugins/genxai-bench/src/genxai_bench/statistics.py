@@ -25,6 +25,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def half(self) -> float:
+        """Half its width."""
+        return (self.high - self.low) / 2
+
 
 def interval(values: Sequence[float] | np.ndarray) -> Interval:
     """Return the mean and its 95 % interval by Student's t; NaN ends for a single value."""
