@@ -48,11 +48,11 @@ def masks_of(problem, images):
 # -- the IoU that was constructed ---------------------------------------------------------------------------------
 
 
-def dissected(problem, n=40, quantile=None):
+def dissected(problem, n=40, cells=False):
     """Plain dissection: thresholds from one set of latents, IoU from another."""
     model, layers = problem.model, problem.decided["layers"]
-    size = model.image_shape[1:]
-    quantile = quantile or problem.decided["quantile"]
+    size = None if cells else model.image_shape[1:]
+    quantile = problem.decided["quantile"]
     with torch.no_grad():
         with units.threshold(model, layers, quantile, size=size) as found:
             model(model.sample_latents(n, seed=11))
@@ -81,6 +81,14 @@ def test_iou_is_the_constructed_one_for_whatever_latents(how):
             known = ~constructed.isnan()
             assert float((found.scores[layer] - constructed)[known].abs().max()) < 1e-12
             assert float(found.scores[layer][~known].max()) < 0.06  # noise: chance is about the share of the area
+
+
+def test_thresholds_of_cells_give_the_same_iou(problem):
+    pixels, cells = dissected(problem), dissected(problem, cells=True)
+    assert not torch.equal(pixels.thresholds["layer1"], cells.thresholds["layer1"])
+    for layer, constructed in problem.truth["iou"].items():
+        known = ~constructed.isnan()
+        assert torch.equal(cells.scores[layer][known], pixels.scores[layer][known])
 
 
 def test_iou_counted_literally(problem):
