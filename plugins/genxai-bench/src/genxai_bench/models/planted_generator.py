@@ -242,6 +242,10 @@ class PlantedGenerator(Generator):
         InputError
             If the latents have another shape.
         """
+        return self._drawing(latents)[0]
+
+    def _drawing(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the picture, and the activations of both layers, of which a subclass draws more."""
         if latents.shape[1:] != self.latent_shape:
             raise InputError(f"the generator takes latents {['N', *self.latent_shape]}, not {list(latents.shape)}")
         scene = self.scene(latents)
@@ -254,7 +258,7 @@ class PlantedGenerator(Generator):
         shades = opacity(self._drawn(second, scene, self.bank2, self.causes2))
         for concept, colour in enumerate(self.palette):
             image = image + shades[:, concept, None] * (colour[:, None, None] - image)
-        return self._finish(image, first, second)
+        return image, first, second
 
     def scene(self, latents: Tensor) -> Scene:
         """Read latents."""
@@ -282,10 +286,6 @@ class PlantedGenerator(Generator):
         gray = 0.9 * torch.tanh(0.5 * (level[:, None, None] + slope))
         tint = 0.1 * torch.tanh(latents[:, -3:])
         return GRAY * (gray[:, None] + tint[:, :, None, None])
-
-    def _finish(self, image: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Return the picture; a subclass draws over it what its own units say."""
-        return image
 
     # -- samples ------------------------------------------------------------------------------------------------
 
