@@ -125,10 +125,11 @@ def test_with_overlap_a_concept_is_active_in_the_artifact():
 
 
 def test_stamps_lie_in_one_layer_or_are_spread():
-    layers = {tuple(k for k, v in PlantedArtifacts().problem(s).truth["stamps"].items() if v) for s in range(8)}
+    one, both = PlantedArtifacts(images=4), PlantedArtifacts(images=4, spread=True)
+    layers = {tuple(k for k, v in one.problem(s).truth["stamps"].items() if v) for s in range(8)}
     assert layers == {("layer1",), ("layer2",)}
     for seed in SEEDS:
-        spread = PlantedArtifacts(spread=True).problem(seed).truth["stamps"]
+        spread = both.problem(seed).truth["stamps"]
         assert [len(spread[layer]) for layer in LAYERS] == [2, 1]
 
 
@@ -167,7 +168,7 @@ def test_labels_and_masks_stay_true_when_the_generator_is_edited(problem):
 
 @pytest.mark.parametrize("how", [{}, {"overlap": True, "size": 64, "concepts": 6}])
 def test_the_judge_is_always_right(how):
-    made = PlantedArtifacts(**how)
+    made = PlantedArtifacts(images=4, **how)
     for seed in range(3):
         problem = made.problem(seed)
         judge, samples = problem.decided["classifier"], problem.model.sample(50, seed=3)
@@ -275,7 +276,7 @@ def test_scaling_repairs_in_part(task, problem):
 
 def test_where_artifacts_are_spread_one_layer_is_not_enough():
     for artifacts in (3, 6):
-        made = PlantedArtifacts(spread=True, artifacts=artifacts)
+        made = PlantedArtifacts(images=20, spread=True, artifacts=artifacts)
         for seed in SEEDS:
             problem = made.problem(seed)
             for layer in LAYERS:
@@ -284,8 +285,9 @@ def test_where_artifacts_are_spread_one_layer_is_not_enough():
             assert made.score(problem, made.oracle(problem))["correction"] == 1
 
 
-def test_the_units_whose_ablation_lowers_the_judges_logit_are_the_right_ones(task):
+def test_the_units_whose_ablation_lowers_the_judges_logit_are_the_right_ones():
     """A causal check, unit by unit, finds all that stamp and no shadow; so the task can be won without the truth."""
+    task = PlantedArtifacts(images=20)
     for seed in SEEDS:
         problem = task.problem(seed)
         judge, broken = problem.decided["classifier"], problem.inputs.labels.bool()
