@@ -115,7 +115,8 @@ class GeneratorTests(ModelTests):
             "return Samples(images, latents=…, value_range=self.value_range) of n images",
         )
         low, high = map(float, model.value_range)
-        found = float(samples.images.min()), float(samples.images.max())
+        pixels = samples.images.detach()
+        found = float(pixels.min()), float(pixels.max())
         expect(
             samples.value_range == (low, high) and low <= found[0] <= found[1] <= high,
             f"{self.component}: pixels from {found[0]:.3g} to {found[1]:.3g} in {samples.value_range}, the model says "

@@ -187,7 +187,11 @@ class MetricTests(ComponentTests):
         one.merge(other)
         mend = "add the other's sums, or append its rows, to this one's; do not change the other"
         self._expect_same(one.compute(), self.updated(inputs).compute(), "merged and at once", mend)
-        self._expect_same(other.compute(), alone, "the other one, after merging and before", mend)
+        try:
+            after = other.compute()
+        except GenxaiError as error:
+            raise failure(f"{self.component}: the other one, after merging: {error}", mend) from error
+        self._expect_same(after, alone, "the other one, after merging and before", mend)
 
     def test_the_order_of_the_rows_does_not_matter(self) -> None:
         """The same data in another order give the same figures."""

@@ -78,7 +78,7 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from tensors_in(getattr(value, f.name), f"{name}.{f.name}" if name else f.name)
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            yield from tensors_in(part, f"{name}[{key!r}]")
+            yield from tensors_in(part, f"{name}[{key!r}]" if name else str(key))
     elif isinstance(value, list | tuple):
         for i, part in enumerate(value):
             yield from tensors_in(part, f"{name}[{i}]")
