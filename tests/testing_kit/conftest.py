@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 
 import pytest
 
@@ -25,8 +26,10 @@ def conforms(isolated_registry):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
     """Run a conformance class's checks directly: ``run(cls) -> {check: None | 'skipped: …' | AssertionError}``."""
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nothing here must outlive a power cut
 
     def one(cls, name):
         arguments = {}
