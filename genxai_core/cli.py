@@ -1,4 +1,4 @@
-"""The command line: ``genxai list | info | check | run | report | doctor | schema``.
+"""The command line: ``genxai list | info | check | run | report | doctor | schema | new-plugin``.
 
 Exit codes: 0 done; 1 a step failed; 2 bad input (usage, file, parameter, data); 3 a component cannot be had;
 4 training diverged; 130 interrupted. Results go to standard output, everything else to standard error.
@@ -12,7 +12,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
+Kind = Literal["explainer", "generator", "discriminator", "metric", "trainer", "dataset"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 File = Annotated[Path, typer.Argument(help="The pipeline's YAML file.", metavar="FILE")]
 Sets = Annotated[
@@ -295,6 +296,29 @@ def schema(as_json: Json = False) -> None:
     from .pipeline.schema import json_schema
 
     put_json(json_schema([row["name"] for row in overview() if row["kind"] != "explanation"]))
+
+
+# -- a plugin of one's own --------------------------------------------------------------------------------------
+
+
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="Of the plugin and its component, in kebab-case.", metavar="NAME")],
+    kind: Annotated[Kind, typer.Option(help="What it provides.")],
+    into: Annotated[Path, typer.Option(metavar="DIR", help="Make the folder NAME in here.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write a complete, tested, installable plugin into a new folder."""
+    from . import scaffold
+
+    files = scaffold.write(name, kind, into)
+    commands = scaffold.commands(name, kind, into)
+    if as_json:
+        put_json({"folder": str(into / name), "files": [file.as_posix() for file in files], "next": commands})
+        return
+    for file in files:
+        put(f"  {into / name / file}")
+    put("\n".join(["\nNow install it, test it, and see it:", *(f"  {command}" for command in commands)]))
 
 
 @app.callback(invoke_without_command=True)

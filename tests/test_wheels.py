@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
-import torch
+from environments import build_wheel, copy_of_the_house, link_third_party, make_environment
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = "genxai-core"
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
 EVERY = [CORE, *PLUGINS]
-SKIPPED = shutil.ignore_patterns(
-    ".git", "__pycache__", ".*_cache", ".venv", "runs", "build", "dist", "site", "tests", "docs", "benchmarks"
-)
 
 
 def canonical(name: str) -> str:
@@ -51,17 +44,9 @@ def source_of(distribution: str) -> Path:
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory) -> dict[str, Path]:
     """One wheel of each distribution, built from a copy so that the repository stays clean."""
-    copy = tmp_path_factory.mktemp("copy") / "genxai"
-    shutil.copytree(ROOT, copy, ignore=SKIPPED)
+    copy = copy_of_the_house(tmp_path_factory.mktemp("copy") / "genxai")
     out = tmp_path_factory.mktemp("wheels")
-    built: dict[str, Path] = {}
-    for name in EVERY:
-        folder = copy if name == CORE else copy / "plugins" / name
-        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out / name, folder]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (built[name],) = (out / name).glob("*.whl")
-    return built
+    return {name: build_wheel(copy if name == CORE else copy / "plugins" / name, out / name) for name in EVERY}
 
 
 def metadata(wheel: Path):
@@ -157,48 +142,14 @@ def test_a_wheel_requires_what_its_source_imports(wheels, name):
 
 @pytest.fixture(scope="session")
 def others(tmp_path_factory) -> Path:
-    """A folder of links to the third-party packages of this environment: without our own, whose entry points show."""
-    folder = tmp_path_factory.mktemp("third-party")
-    for site in {Path(torch.__file__).parents[1], Path(pytest.__file__).parents[1]}:
-        for entry in site.iterdir():
-            if not re.match(r"(__editable___?|_editable_impl_)?genxai|.*\.pth$|__pycache__$", entry.name):
-                (folder / entry.name).symlink_to(entry)
-    return folder
+    """The third-party packages of this environment, without our own."""
+    return link_third_party(tmp_path_factory.mktemp("third-party"))
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory, others, wheels):
     """Make an environment with some of our wheels, and return a way to run its Python."""
-
-    def make(*names: str):
-        folder = tmp_path_factory.mktemp("env")
-        venv.create(folder, with_pip=False, symlinks=True)
-        (site,) = folder.glob("lib/python3*/site-packages")
-        (site / "third-party.pth").write_text(f"{others}\n")
-        python = folder / "bin" / "python"
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "GENXAI_"))}
-        clean |= {"GENXAI_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-
-        def run(*arguments: object, code: int = 0) -> str:
-            done = subprocess.run(
-                [python, *map(str, arguments)], capture_output=True, text=True, cwd=folder, env=clean, timeout=300
-            )
-            assert done.returncode == code, done.stdout + done.stderr
-            return done.stdout + done.stderr
-
-        before = run(
-            "-c",
-            "import importlib.metadata as m; print(*m.entry_points(group='genxai'), *ours)".replace(
-                "*ours", "*(d.name for d in m.distributions() if d.name.startswith('genxai'))"
-            ),
-        )
-        assert before.strip() == "", "an environment must begin without anything of ours"
-        assert "ModuleNotFoundError" in run("-c", "import genxai_core", code=1)
-        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
-        subprocess.run([*pip, *(wheels[n] for n in names)], check=True, env=clean)
-        return run
-
-    return make
+    return lambda *names: make_environment(tmp_path_factory.mktemp("env"), others, *(wheels[n] for n in names))
 
 
 @pytest.fixture(scope="session")
