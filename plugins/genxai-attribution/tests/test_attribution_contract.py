@@ -23,8 +23,8 @@ EXPLAINERS = [
     ("deeplift-shap", {}),
     ("gradient-shap", {}),
     ("gradient-shap", {"samples": 8, "stdev": 0.1, "baseline": "mid"}),
-    ("lime", {}),
-    ("kernel-shap", {}),
+    ("lime", {"samples": 300}),
+    ("kernel-shap", {"samples": 300}),
     ("shapley-sampling", {"orders": 4}),
     ("occlusion", {}),
     ("noise-tunnel", {"stdev": 0.02}),
@@ -58,31 +58,6 @@ def kind(name, params):
 
 def create(name, params):
     return gx.create(f"explainer/{name}", **params)
-
-
-@each
-def test_one_at_a_time_equals_batched(make_dcgan, images, name, params):
-    model, explainer = make_dcgan(batchnorm=True), create(name, params)
-    together = explainer.explain(model, images)
-    for i in range(len(images)):
-        alone = explainer.explain(model, images[i : i + 1])
-        torch.testing.assert_close(alone.maps[0], together.maps[i], atol=1e-5, rtol=1e-4)
-    small = explainer.explain(model, images, runtime=gx.Runtime(batch_size=2))
-    torch.testing.assert_close(small.maps, together.maps, atol=1e-5, rtol=1e-4)
-
-
-@each
-def test_explaining_leaves_the_model_bit_for_bit(make_dcgan, images, fingerprint, name, params):
-    model = make_dcgan(batchnorm=True).train()
-    model(images).sum().backward()
-    model.final.bias.requires_grad_(False)
-    before, pixels = fingerprint(model), images.clone()
-    result = create(name, params).explain(model, images)
-    assert fingerprint(model) == before
-    assert torch.equal(images, pixels)
-    assert images.grad is None
-    assert not images.requires_grad
-    assert not result.maps.requires_grad
 
 
 class Raising(gx.Discriminator):

@@ -98,6 +98,7 @@ class DeepLiftShap(Maps):
     section 4.2 (Deep SHAP).
     """
 
+    stochastic = True  # from the references ``noise``; from the others nothing is drawn
     complete = True
     passes = 2  # an image and its reference
 

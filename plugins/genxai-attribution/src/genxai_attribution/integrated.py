@@ -50,6 +50,7 @@ class IntegratedGradients(Explainer):
     """
 
     explains, accepts, returns = "discriminator", "images", Attribution
+    stochastic = True  # from the baseline ``noise``; from the others nothing is drawn
 
     def __init__(
         self,

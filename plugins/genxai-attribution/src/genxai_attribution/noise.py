@@ -86,8 +86,9 @@ class GradientShap(Maps):
 class NoiseTunnel(Maps):
     """Another explainer's maps over noisy copies of the image: a_s = A(x + ε_s), ε_s ~ N(0, σ²).
 
-    Maps of the shape that the explainer makes. Noise is drawn from (seed, s) and the same for all images, so that an
-    image's map does not depend on the others. Cost: ``samples`` times the explainer's; as captum's.
+    Maps of the shape that the explainer makes, ``[N, C, H, W]`` or ``[N, H, W]``. Noise is drawn from (seed, s) and the
+    same for all images, so that an image's map does not depend on the others. Cost: ``samples`` times the explainer's;
+    as captum's.
 
     Parameters
     ----------
