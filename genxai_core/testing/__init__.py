@@ -19,6 +19,7 @@ _PUBLIC = {
     "DatasetTests": "datasets",
     "DiscriminatorTests": "discriminators",
     "ExplainerTests": "explainers",
+    "ExplanationTests": "explanations",
     "GeneratorTests": "generators",
     "MetricTests": "metrics",
     "SegmenterTests": "segmenters",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .discriminators import DiscriminatorTests as DiscriminatorTests
     from .expectations import expect as expect
     from .explainers import ExplainerTests as ExplainerTests
+    from .explanations import ExplanationTests as ExplanationTests
     from .fixtures import IsolatedRegistry as IsolatedRegistry
     from .fixtures import isolated as isolated
     from .fixtures import isolated_registry as isolated_registry
