@@ -223,6 +223,7 @@ def intervened(model: MarkNet, recipe: Recipe, seed: int) -> Verdict:
     )
 
 
+@functools.lru_cache(maxsize=8)
 def held_out(recipe: Recipe, seed: int) -> tuple[Pictures, Tensor]:
     """Return pictures that are not trained on, and which mark each has: one or the other by turns, ``[N]``."""
     return pictures(recipe, seed, recipe.examples, HELD_OUT), torch.arange(HELD_OUT) % 2
