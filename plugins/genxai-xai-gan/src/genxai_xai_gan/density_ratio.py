@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DensityRatio(Explainer):
-    """Log density ratio ``log p_real(x)/p_generated(x)`` of each image, in nats.
+    """Log density ratios ``log p_real(x)/p_generated(x)`` ``[N]`` of images ``[N, C, H, W]``, in nats.
 
     At its optimum a discriminator holds this ratio, in the form that its loss gives it (Goodfellow et al., 2014,
     prop. 1; Nowozin et al., "f-GAN", 2016; Uehara et al., "Generative Adversarial Nets from a Density Ratio Estimation
