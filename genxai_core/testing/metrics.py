@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -268,6 +269,33 @@ class MetricTests(ComponentTests):
                     "check at the door: raise InputError in update where inputs are empty or not finite",
                 )
 
+    def test_inputs_that_do_not_fit_are_refused(self) -> None:
+        """A map, mask or label less than there are images, and maps or masks of another size, are InputErrors."""
+        inputs = self.good()
+        matching = {k: v for k, v in inputs.items() if k in ("inputs", "explanation", "masks", "labels")}
+        if len(matching) < 2:
+            self.skip("takes nothing that must fit something else, row by row")
+        mend = "compare lengths and sizes at the door: raise InputError in update; IoU broadcasts in silence"
+        for name, value in matching.items():
+            wrong = {"one row short": value[:-1]}
+            if name == "masks":
+                wrong["one column short"] = value[..., :-1]
+            if name == "explanation" and isinstance(value, Attribution):
+                wrong["one column short"] = replace(value, maps=value.maps[..., :-1])
+            for how, spoilt in wrong.items():
+                what = f"{self.component} with {name} {how}"
+                expect_error(GenxaiError, partial(self.measured, {**inputs, name: spoilt}), what, mend)
+
+    def test_another_kind_of_model_is_refused(self) -> None:
+        """What is no model, or lacks what the metric asks of it, is an InputError or a MissingCapability."""
+        inputs = self.good()
+        if "model" not in inputs:
+            self.skip("takes no model")
+        mend = "models.require(model, models.HasFeatures, by=…), or isinstance(model, Discriminator), in update"
+        for model in (nn.Identity(), None):
+            what = f"{self.component} with {type(model).__name__} as model"
+            expect_error(GenxaiError, partial(self.measured, {**inputs, "model": model}), what, mend)
+
 
 def _right_maps() -> Tensor:
     """Return the right maps ``[32, 16, 16]`` of the planted images: pixel times gradient, which is 0 elsewhere."""
@@ -283,8 +311,6 @@ def _rows(inputs: Inputs, rows: list[int]) -> Inputs:
 
 
 def _spoilt(value: Any) -> list[tuple[str, Any]]:
-    from dataclasses import replace
-
     if isinstance(value, Dataset):
         value = value[:]
     if isinstance(value, Samples):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genxai_core import Metric
+from genxai_core import Discriminator, Metric
 from genxai_core.errors import InputError
 from genxai_core.testing import MetricTests
 
@@ -20,6 +20,8 @@ RESET = "test_reset_forgets"
 EMPTY = "test_without_data_it_says_so"
 COPIED = "test_copies_go_on_alone"
 ALONE = "test_inputs_and_models_are_left_alone"
+FITTING = "test_inputs_that_do_not_fit_are_refused"
+MODEL = "test_another_kind_of_model_is_refused"
 REFUSED = "test_nan_and_empty_data_are_refused"
 
 
@@ -168,7 +170,7 @@ def test_a_mutant_fails_its_check_and_no_other(conforms, failures, name):
 
 def test_every_check_has_a_mutant():
     own = {n for n in vars(MetricTests) if n.startswith("test_")}
-    assert own == {check for _, expected in MUTANTS.values() for check in expected}
+    assert own == {check for _, expected in MUTANTS.values() for check in expected} | {FITTING, MODEL}
 
 
 @pytest.mark.parametrize(
@@ -202,9 +204,19 @@ class Inside(Metric):
     def update(self, *, explanation, inputs, masks, model):
         if len(inputs) == 0 or not torch.isfinite(explanation.maps).all() or not torch.isfinite(inputs.images).all():
             raise InputError("metric/inside: maps or images hold NaN, or there are none")
-        model(inputs.images)
+        self.check(explanation.maps, inputs.images, masks)
+        self.judge(model, inputs.images)
         energy = explanation.maps.double().square()
         self.shares += ((energy * masks[:, 0]).sum((1, 2)) / energy.sum((1, 2))).tolist()
+
+    def check(self, maps, images, masks):
+        if len(maps) != len(images) or maps.shape[1:] != images.shape[2:] or masks[:, 0].shape != maps.shape:
+            raise InputError("metric/inside: maps, masks and images do not fit")
+
+    def judge(self, model, images):
+        if not isinstance(model, Discriminator):
+            raise InputError("metric/inside asks a discriminator")
+        model(images)
 
     def compute(self):
         if not self.shares:
@@ -215,8 +227,24 @@ class Inside(Metric):
         self.shares += other.shares
 
 
-def test_a_metric_of_explanations_conforms(conforms, failures):
-    assert failures(conforms(MetricTests, Inside)) == {}
+def inside(**members):
+    return type("Mutant", (Inside,), {"__doc__": Inside.__doc__, **members})
+
+
+@pytest.mark.parametrize(
+    ("members", "check", "text"),
+    [
+        ({}, None, ""),
+        ({"check": lambda self, maps, images, masks: None}, FITTING, "expected GenxaiError, but"),
+        ({"judge": lambda self, model, images: model is None or model(images)}, MODEL, "with Identity as model"),
+    ],
+)
+def test_a_metric_of_explanations(conforms, failures, members, check, text):
+    found = failures(conforms(MetricTests, inside(**members) if members else Inside))
+    if members:
+        del found[COPIED]  # a class that is made here cannot be found by its name
+    assert list(found) == ([check] if check else [])
+    assert text in found.get(check, "")
 
 
 def test_what_is_not_computed_of_parts_says_why(conforms, failures, run):
