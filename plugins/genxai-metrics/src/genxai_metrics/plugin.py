@@ -19,6 +19,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "metric",
+            "completeness",
+            "genxai_metrics.completeness:Completeness",
+            "whether a map sums up to the distance of the logit from that of the baseline",
+        ),
+        Component(
+            "metric",
             "fid",
             "genxai_metrics.fid:FID",
             "Fréchet distance of real and generated images on a model's features, with its error; biased upwards",
@@ -31,9 +37,33 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "metric",
+            "infidelity",
+            "genxai_metrics.infidelity:Infidelity",
+            "whether a map predicts what perturbing the image does to the logit",
+        ),
+        Component(
+            "metric",
+            "insertion-deletion",
+            "genxai_metrics.insertion_deletion:InsertionDeletion",
+            "areas under the logit while pixels are inserted, or deleted, in the order of a map",
+        ),
+        Component(
+            "metric",
             "kid",
             "genxai_metrics.kid:KID",
             "kernel distance of real and generated images on a model's features, unbiased, with its error",
+        ),
+        Component(
+            "metric",
+            "localisation",
+            "genxai_metrics.localisation:Localisation",
+            "pointing game, energy and IoU of maps against masks",
+        ),
+        Component(
+            "metric",
+            "sparseness",
+            "genxai_metrics.sparseness:Sparseness",
+            "on how few pixels a map concentrates: the Gini index of its magnitudes",
         ),
         Component(
             "dataset",
