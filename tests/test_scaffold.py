@@ -72,6 +72,7 @@ def test_a_plugin_is_complete(written, kind):
     assert f"`{kind}/{name}`" in readme
     for path in re.findall(r"^\| `([^`]+)` \|", readme, re.MULTILINE):
         assert (folder / path).is_file(), path
+    assert not re.search(r"\n\n\n|\|\n\n\|", readme), "an empty line too many, or one that breaks a table"
     test = (folder / f"tests/test_{package}.py").read_text()
     assert f"({kind.capitalize()}Tests):" in test
     text = "".join(p.read_text() for p in folder.rglob("*") if p.is_file())
