@@ -76,6 +76,7 @@ def test_a_logit_depends_on_its_own_image_only_even_in_training():
     [
         ({"size": 4}, "size 4"),
         ({"num_classes": 1}, "num_classes 1"),
+        ({"feature_size": 2}, "feature_size 2"),
         ({"width": 12}, "multiple of 8"),
         ({"class_names": ("a", "b")}, "2 class_names for 10 classes"),
     ],

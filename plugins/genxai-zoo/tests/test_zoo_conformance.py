@@ -33,7 +33,7 @@ class TestClassifier(DiscriminatorTests):
 
 class TestClassifierOfColours(DiscriminatorTests):
     component = "discriminator/classifier"
-    params = {"size": 11, "channels": 3, "num_classes": 2, "width": 8}
+    params = {"size": 11, "channels": 3, "num_classes": 2, "width": 8, "feature_size": 3}
 
 
 class TestClassifierTrainer(TrainerTests):

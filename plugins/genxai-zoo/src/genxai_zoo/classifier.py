@@ -31,7 +31,7 @@ class Classifier(Discriminator):
     width
         Units of the first convolution, a multiple of 8; each following one has twice as many, up to four times.
     feature_size
-        Numbers in a feature vector.
+        Numbers in a feature vector, at least 3: the layer norm makes of one always 0, and of two always ±1.
     class_names
         What the logits mean; default: their numbers.
 
@@ -53,10 +53,10 @@ class Classifier(Discriminator):
         class_names: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        if size < 8 or channels < 1 or num_classes < 2 or feature_size < 1:
+        if size < 8 or channels < 1 or num_classes < 2 or feature_size < 3:
             raise ValueError(
                 f"size {size}, channels {channels}, num_classes {num_classes}, feature_size {feature_size}: "
-                f"they must be at least 8, 1, 2 and 1"
+                f"they must be at least 8, 1, 2 and 3"
             )
         if width < 8 or width % 8:
             raise ValueError(f"width {width} must be a multiple of 8")
