@@ -46,8 +46,8 @@ class ComponentTests:
     params
         Constructor parameters. Where they must be built (a file, a trained model), override `parameters` instead.
     plugin
-        A plugin's file, for a component that is not packaged yet. Its one-file plugin is loaded into a registry of its
-        own; what concerns installing is then skipped.
+        A plugin's file, for a component that is not packaged yet, beside the test or by its full path. It is loaded
+        into a registry of its own; what concerns installing is then skipped.
     expected_failures
         ``{"test_…": "reason"}``: checks that are known to fail. Each must fail, or the class fails.
     rtol, atol
@@ -91,8 +91,15 @@ class ComponentTests:
 
     @pytest.fixture(autouse=True)
     def _registry_of_the_kit(self) -> Iterator[None]:
-        with with_plugin(self.plugin):
+        with with_plugin(self.plugin_file()):
             yield
+
+    def plugin_file(self) -> Path | None:
+        """Return the plugin's file; a relative path starts at the file that the class is written in."""
+        if self.plugin is None:
+            return None
+        says = next(c for c in type(self).__mro__ if "plugin" in vars(c))
+        return Path(inspect.getfile(says)).parent / self.plugin
 
     def build(self) -> Any:
         """Build the component through the registry, as a pipeline would."""
@@ -225,7 +232,7 @@ class ComponentTests:
             f"{self.component}: was saved as {type(built).__name__} and loaded as {type(again).__name__}",
             "let the component point at the class itself",
         )
-        wrong = differences(saving.describe(built), saving.describe(again), name="the recipe")
+        wrong = differences(_spelled(built), _spelled(again), name="the recipe")
         expect(not wrong, f"{self.component}: {'; '.join(wrong)}", mend)
 
 
@@ -240,6 +247,15 @@ def _copy(function: Any) -> Any:
     if "pytestmark" in copied.__dict__:
         copied.__dict__["pytestmark"] = list(copied.__dict__["pytestmark"])
     return copied
+
+
+def _spelled(built: Any) -> Any:
+    """Return an object's recipe with paths as the texts that files hold."""
+    recipe = saving.recipe_of(built)
+    if recipe is None:
+        return None
+    params = {k: str(v) if isinstance(v, Path) else saving.describe(v) for k, v in recipe.params.items()}
+    return {"use": recipe.use, "with": params}
 
 
 def _starred(target: Any) -> list[str]:

@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
             arguments["tmp_path"] = tmp_path / f"{cls.__name__}-{name}-{len(list(tmp_path.iterdir()))}"
             arguments["tmp_path"].mkdir()
         try:
-            with with_plugin(cls.plugin):
+            with with_plugin(cls().plugin_file()):
                 getattr(cls(), name)(**arguments)
         except pytest.skip.Exception as skipped:
             return f"skipped: {skipped}"

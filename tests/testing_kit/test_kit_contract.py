@@ -233,6 +233,13 @@ def test_a_file_is_loaded_for_the_class_alone(run):
     assert not any(p.component.full_name == "explainer/occlude" for p in registry.default().provided())
 
 
+def test_a_relative_file_lies_beside_the_test(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tests = type("T", (TestOccludeFromAFile,), {"plugin": "../../examples/occlude.py", "__module__": __name__})
+    assert tests().plugin_file().resolve() == OCCLUDE
+    assert run(tests, DECLARED) == {DECLARED: None}
+
+
 def test_a_file_that_imports_torch(tmp_path, failures):
     (tmp_path / "kit_heavy_file.py").write_text(MODULE.format(extra="import torch", inside="pass", module="x"))
     tests = type("T", (ExplainerTests,), {"component": "explainer/strange", "plugin": tmp_path / "kit_heavy_file.py"})
