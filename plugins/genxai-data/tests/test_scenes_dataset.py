@@ -47,15 +47,6 @@ def test_the_scenes_of_a_seed_stay_the_same_from_version_to_version():
     )
 
 
-def test_draws_touch_no_global_generator():
-    torch.manual_seed(1)
-    np.random.seed(1)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    Scenes(n=3)[:]
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
-
-
 def test_no_two_scenes_are_alike():
     rows = Scenes(n=500, size=16)[:].factors
     assert len({tuple(row.tolist()) for row in rows}) == 500

@@ -1,8 +1,6 @@
 """FID: against the formula and torchmetrics, its error, its bias beside KID's, degenerate covariances, its refusals."""
 
-import copy
 import itertools
-import pickle
 
 import pytest
 import torch
@@ -169,23 +167,6 @@ def test_the_metric_s_batches_make_no_difference_where_the_extractor_s_stay():
     for start in (0, 20, 40):
         metric.update(real=real[start : start + 20], generated=generated[start : start + 20])
     assert metric.compute() == whole
-
-
-def test_a_pickled_or_copied_metric_goes_on():
-    metric = FID(Pixels())
-    metric.update(real=noise(20, 0), generated=noise(20, 1))
-    for twin in (pickle.loads(pickle.dumps(metric)), copy.deepcopy(metric)):
-        assert twin.compute() == metric.compute()
-        twin.update(real=noise(20, 2), generated=noise(20, 3, 0.5))
-        assert twin.compute() != metric.compute()
-
-
-def test_the_extractor_is_left_as_it_was():
-    model = Pixels().train()
-    state = copy.deepcopy(model.state_dict())
-    FID(model).measure(real=noise(20, 0), generated=noise(20, 1))
-    assert model.training
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
 
 # -- an extractor that is built ----------------------------------------------------------------------------------

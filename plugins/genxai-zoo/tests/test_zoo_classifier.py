@@ -141,17 +141,6 @@ def test_a_resumed_training_reads_only_the_steps_that_are_left(digits, tmp_path)
     assert rest.left == 0
 
 
-def test_the_seed_decides_everything_and_the_global_generator_nothing(digits):
-    trainer = ClassifierTrainer(steps=3)
-    torch.manual_seed(5)
-    first = trainer.fit(digits, runtime(seed=1)).classifier.state_dict()
-    torch.manual_seed(6)
-    second = trainer.fit(digits, runtime(seed=1)).classifier.state_dict()
-    third = trainer.fit(digits, runtime(seed=2)).classifier.state_dict()
-    assert all(torch.equal(first[k], second[k]) for k in first)
-    assert any(not torch.equal(first[k], third[k]) for k in first)
-
-
 def test_half_of_each_batch_on_each_of_two_processes_averages_to_the_whole(digits, monkeypatch):
     """Two processes are played one after the other; their exchange is replaced by recording what they would send."""
     sent = []
