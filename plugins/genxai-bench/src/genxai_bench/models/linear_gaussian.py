@@ -27,7 +27,7 @@ class LinearGaussian(Generator):
         Standard deviation of the noise of each pixel.
     """
 
-    value_range = (-1.0, 1.0)
+    value_range = (-2.5, 2.5)  # of scenes in (-1, 1), as far as a Gaussian of them reaches
     weight: Tensor
     mean: Tensor
 
@@ -87,6 +87,7 @@ class OptimalDiscriminator(Discriminator):
         self.real, self.generated, self.loss = real, generated, loss
         channels, height, width = real.image_shape
         self.image_shape = (channels, height, width)
+        self.value_range = real.value_range
 
     def log_ratio(self, images: Tensor) -> Tensor:
         """Return ``log p(x)/q(x)`` ``[N]``, in nats."""
