@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +18,13 @@ from genxai_bench import contest, figure
 from genxai_bench.bench import Bench
 from genxai_bench.plugin import genxai_report_sections
 from genxai_bench.scoreboard import Scoreboard
+from genxai_bench.tasks import TASKS
 
 from genxai_core import Explanation, Runtime, Spec, create, pipeline, safe_yaml, storage
 from genxai_core.errors import BadParameter, InputError
 from genxai_core.pipeline import schema
 
+ROOT = Path(__file__).resolve().parents[3]
 QUIET = Runtime(quiet=True, device="cpu")
 PIPELINE = """
 genxai: 1
@@ -174,7 +182,9 @@ def test_thirty_contestants_on_five_tasks_stay_apart():
     }
     task, contestant, measure, seed, value = zip(*rows)
     tasks = {f"task-{t}": about for t in range(5)}
-    board = Scoreboard(task, contestant, measure, seed, torch.tensor(value, dtype=torch.float64), tasks=tasks)
+    failures = {"task-0": dict.fromkeys(("explainer/a", "explainer/b", "explainer/c", "explainer/d"), "no")}
+    value = torch.tensor(value, dtype=torch.float64)
+    board = Scoreboard(task, contestant, measure, seed, value, tasks=tasks, failures=failures)
     drawn = board.plot()
     width, height = drawn.get_size_inches()
     boxes = []
@@ -182,7 +192,9 @@ def test_thirty_contestants_on_five_tasks_stay_apart():
         box = axis.get_position()
         rows_here = [text for text in axis.texts if text.get_text().startswith("method-")]
         assert len(rows_here) == 30
-        assert box.height * height / 34 == pytest.approx(figure.ROW)
+        failed = [text for text in axis.texts if text.get_text() == "4 contestants"]
+        assert len(failed) == (axis.get_title() == "task-0")
+        assert box.height * height / (34 + len(failed)) == pytest.approx(figure.ROW)
         boxes.append((box.x0 * width, box.x1 * width, box.y0 * height, box.y1 * height))
     for i, a in enumerate(boxes):
         for b in boxes[i + 1 :]:
@@ -190,3 +202,83 @@ def test_thirty_contestants_on_five_tasks_stay_apart():
             assert apart, "two panels overlap"
     assert math.isfinite(height)
     assert width < 12
+
+
+def test_long_names_are_cut_where_they_do_not_differ():
+    names = [f"noise-tunnel:explainer=saliency,method={m}" for m in ("smoothgrad", "smoothgrad-sq", "vargrad")]
+    cut = {figure._cut(name) for name in names}
+    assert len(cut) == 3
+    assert all(len(name) == figure.LONGEST and name.startswith("noise-tunnel") for name in cut)
+
+
+# -- what is written about it -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The two modules that run the benchmark and write its page."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import bench as runner
+    import bench_page as page
+
+    return runner, page
+
+
+def test_the_page_is_written_from_its_kept_figures(benchmark):
+    runner, page = benchmark
+    kept = runner.kept_figures()
+    assert page.PAGE.read_text() == page.page(kept)
+    board = page.board_of(kept)
+    assert kept["seeds"] >= 8
+    assert len({*board.contestant}) >= 4 + 27
+    cells = [cell for by in kept["cells"].values() for cell in by.values()]
+    assert all(len(values) == kept["seeds"] for cell in cells for values in cell.get("scores", {}).values())
+    for name in page.pictures(board):
+        assert (page.DOCS / "images" / name).is_file()
+        assert f"../images/{name}" in page.PAGE.read_text()
+
+
+def test_every_task_and_all_that_is_installed_is_on_the_page(benchmark):
+    runner, page = benchmark
+    kept = runner.kept_figures()
+    assert list(page.board_of(kept).tasks) == list(TASKS)
+    entered = {contest.label(spec) for spec in runner.contestants()}
+    for cells in kept["cells"].values():
+        assert entered <= set(cells)
+
+
+def test_an_interrupted_benchmark_goes_on_where_it_was(benchmark, entrants, monkeypatch, tmp_path):
+    runner, _ = benchmark
+    monkeypatch.setattr(runner, "FIGURES", tmp_path / "bench.json")
+    monkeypatch.setattr("genxai_bench.tasks.task", lambda name: entrants.SpotTask())
+    specs = [Spec(f"explainer/spot-{name}") for name in ("gradient", "rude", "latent")]
+    monkeypatch.setattr(runner, "contestants", lambda: specs)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    real = entrants.Rude._explain
+    monkeypatch.setattr(entrants.Rude, "_explain", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(["spot"], again=False)
+    first = json.loads((tmp_path / "bench.json").read_text())["cells"]["spot"]
+    assert set(first) == {"oracle", "random", "heuristic", "constant", "explainer/spot-gradient"}
+    monkeypatch.setattr(entrants.Rude, "_explain", real)
+    runner.run(["spot"], again=False)
+    cells = runner.kept_figures()["cells"]["spot"]
+    assert {name: cells[name] for name in first} == first
+    assert cells["explainer/spot-rude"] == {"failed": "seed 1: RuntimeError: I do not like these"}
+    assert cells["explainer/spot-latent"] == {"left_out": "takes latents; the task gives none"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["how-to/test-an-explainer.md", "reference/bench.md"])
+def test_python_on_the_pages_runs(page, tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr

@@ -33,9 +33,12 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Hold explainers against models whose right explanation is known."""
+    import torch
+
     from . import contest, entering
     from .tables import lines
 
+    torch.set_flush_denormal(True)  # as genxai run does; denormals are slow
     for path in plugin or []:
         registry.default().host.load_file(path)
     tasks = entering.chosen(task or [])

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 ROW, DOTS, CHARACTER = 0.17, 2.1, 0.06
 """Inches: the height of a contestant's row, the width of a panel's dots, and that of a letter."""
 
-HEAD, FOOT, BELOW, VALUES = 0.52, 0.42, 0.5, 0.45
+HEAD, FOOT, BELOW, VALUES = 0.4, 0.42, 0.5, 0.45
 """Inches: above a panel's dots, below them, the figure's legend, and the column of means."""
 
 LONGEST = 30
 """Letters of a contestant's name that are shown."""
+
+FAILED = 3
+"""Contestants without scores that have a row each; more share one."""
 
 FAINT = "#8A8A8A"
 MARKS = {"better": ("o", COLOURS[0]), "same": ("o", "white"), "worse": ("v", COLOURS[1])}
@@ -92,8 +95,10 @@ def _rows(board: Scoreboard, task: str) -> list[Row]:
     for name in board.contestants(task, frame=True):
         shown = board.called(task, name) if name in FRAME else short(name)
         found.append(Row(shown, verdicts.get(name, "frame"), *board.interval(task, name)))
-    failed = [Row(short(name), "failed", *[math.nan] * 3) for name in board.failures.get(task, {})]
-    return [*found, *failed]
+    failed = [short(name) for name in board.failures.get(task, {})]
+    if len(failed) > FAILED:
+        failed = [f"{len(failed)} contestants"]
+    return [*found, *(Row(name, "failed", math.nan, math.nan, math.nan) for name in failed)]
 
 
 def _panel(axis: Axes, board: Scoreboard, task: str, rows: list[Row]) -> None:
@@ -181,7 +186,9 @@ def _legend(figure: Figure) -> None:
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    """Shorten a name in its middle: what tells two apart is often at the end."""
+    half = (LONGEST - 1) // 2
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1 - half]}…{name[-half:]}"
 
 
 def _words(measure: str, higher: bool) -> str:

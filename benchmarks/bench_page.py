@@ -1,0 +1,319 @@
+"""Writes docs/results/bench.md and its pictures from the figures that benchmarks/bench.py keeps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from genxai_bench.contest import short
+from genxai_bench.scoreboard import Scoreboard
+from genxai_bench.tables import number
+from genxai_bench.task import FRAME
+from genxai_bench.tasks import TASKS
+
+from genxai_core.plots import png
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "results" / "bench.md"
+
+MARKS = {"better": "●", "same": "○", "worse": "▼", "failed": "✗", "": ""}
+
+READ = """
+## How to read it
+
+Every task has a model that was *made*: what its output depends on, and how much, was decided before any explainer saw
+it, so there is a right answer, and a score says how near an explanation comes. Four contestants frame every task. The
+**oracle** knows the answer and must score nearly perfectly; if it did not, the score would be wrong. The **random** one
+answers at random. The **heuristic** is what answers without looking at the model: where the answer is a map, the **edge
+filter**, the magnitude of the image's Sobel gradient, which looks like an explanation and never saw the model
+([Adebayo et al. 2018](https://arxiv.org/abs/1810.03307)). The **constant** one says the same of everything.
+
+- Each figure is a mean over {seeds} instances, each with a model of its own, and ± is half its 95 % interval (Student's
+  t). Within an instance, 12 to 16 images are explained.
+- A verdict comes from Student's paired t test over the instances, since all contestants met the same ones, at 5 %,
+  corrected after Holm for the number of contestants compared on the task. **Not told from** means that no difference
+  can be told over {seeds} instances, not that there is none.
+- Means that differ by less than 1/10,000 of the way from random to perfect share a rank.
+- A map is judged as it is returned, with its sign, at the image's size. Maps of a small layer brought to that size are
+  blurred, which costs them energy; that is what a reader of such a map sees, too.
+- Parameters are the defaults. `gradcam` to `ablationcam` are the methods of `explainer/cam`; `smoothgrad`,
+  `smoothgrad-sq` and `vargrad` are `explainer/noise-tunnel` over `explainer/saliency`; the others are explainers of
+  their name.
+"""
+
+WHY = """
+Why Grad-CAM fails where a patch decides: it averages the gradient over positions, so a head that reads one place looks
+like a head that reads all. HiResCAM, which does not average, finds the patch. Guided backpropagation, deconvolution,
+LayerCAM and Grad-CAM++ drop what is negative on the way, and draw edges. The
+[reference](../reference/bench/shortcut.md) tells it in full.
+"""
+
+LIMITS = """
+## What this cannot tell
+
+- **A constructed model is not your model.** These are small nets that do one thing, on scenes of 16 and 32 pixels. A
+  method that fails here cannot be believed elsewhere without a reason; one that does well here may fail on your model.
+- Only what is planted is asked. A task about *where* says nothing of whether a map is stable, or useful to a person.
+- A method is judged as an answer to the task's question. CAMs are asked for the place of small patches, at the layer
+  that `layer: auto` finds; a layer that suits the model better can be chosen. The gradient is asked for a contribution
+  and its sign, which it does not claim to be. Where patches lie on a grid of 4 pixels, methods that hide cells of that
+  grid (SHAP and LIME with their defaults at 32 pixels) have an easy time.
+- Eight instances tell large differences. Small ones stay untold; give more `--seeds` where they matter.
+"""
+
+
+def write(kept: dict[str, Any]) -> None:
+    """Write the page and its pictures."""
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page(kept))
+    board = board_of(kept)
+    for name, tasks in pictures(board).items():
+        (DOCS / "images" / name).write_bytes(png(only(board, tasks).plot(), dpi=120))
+
+
+def board_of(kept: dict[str, Any]) -> Scoreboard:
+    """Return the kept figures as a board."""
+    ordered = {task: kept["cells"][task] for task in TASKS if task in kept["cells"]}
+    rows = [
+        (task, name, measure, seed, value)
+        for task, cells in ordered.items()
+        for name, cell in cells.items()
+        for measure, values in cell.get("scores", {}).items()
+        for seed, value in enumerate(values)
+    ]
+    task, contestant, measure, seed, value = zip(*rows)
+
+    def told(key: str) -> dict[str, dict[str, Any]]:
+        found = {t: {n: c[key] for n, c in cells.items() if key in c} for t, cells in ordered.items()}
+        return {t: by for t, by in found.items() if by}
+
+    return Scoreboard(
+        task,
+        contestant,
+        measure,
+        seed,
+        torch.tensor(value, dtype=torch.float64),
+        tasks={name: kept["tasks"][name] for name in ordered},
+        failures=told("failed"),
+        left_out=told("left_out"),
+        seconds=told("seconds"),
+    )
+
+
+def only(board: Scoreboard, tasks: list[str]) -> Scoreboard:
+    """Return the part of a board that is of some tasks, with the names that the page uses."""
+    rows = [i for i, task in enumerate(board.task) if task in tasks]
+
+    def at(column: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(column[i] for i in rows)
+
+    return Scoreboard(
+        at(board.task),
+        tuple(map(alias, at(board.contestant))),
+        at(board.measure),
+        at(board.seed),
+        board.value[rows],
+        tasks={task: board.tasks[task] for task in tasks},
+        failures={t: {alias(n): r for n, r in found.items()} for t, found in board.failures.items() if t in tasks},
+    )
+
+
+# -- the page -----------------------------------------------------------------------------------------------------
+
+
+def page(kept: dict[str, Any]) -> str:
+    """Write the page from the kept figures."""
+    board = board_of(kept)
+    contested = [task for task in board.tasks if board.contestants(task) or board.failures.get(task)]
+    lines = [
+        "# Which explanations are right? Planted truth, measured",
+        "",
+        *_findings(board, maps(board)),
+        *_matrix(board, maps(board)),
+        *READ.format(seeds=kept["seeds"]).splitlines(),
+        "",
+        "## Task by task",
+        "",
+    ]
+    shown = pictures(board)
+    for task in contested:
+        lines += [f"### {task}", "", *_table(board, task)]
+        for name, tasks in shown.items():
+            if task == tasks[-1]:
+                alt = f"Means and intervals of all contestants on {', '.join(tasks)}"
+                lines += [f"![{alt}](../images/{name})", ""]
+    lines += [*_waiting(board, [task for task in board.tasks if task not in contested]), *_made(kept)]
+    return "\n".join([*lines, *LIMITS.strip("\n").splitlines(), ""])
+
+
+def maps(board: Scoreboard) -> list[str]:
+    """Return the tasks whose answer is a map and whose heuristic is the edge filter."""
+    edges = [task for task, about in board.tasks.items() if about["heuristic"] == "edge filter"]
+    return [task for task in edges if board.contestants(task)]
+
+
+def pictures(board: Scoreboard) -> dict[str, list[str]]:
+    """Return which tasks stand in which picture."""
+    found = maps(board)
+    return {f"bench-{i + 1}.png": found[at : at + 2] for i, at in enumerate(range(0, len(found), 2))}
+
+
+def verdicts(board: Scoreboard, tasks: list[str]) -> dict[str, dict[str, str]]:
+    """Return the verdict against the heuristic by contestant and task, ``failed`` where there are no scores."""
+    found: dict[str, dict[str, str]] = {}
+    for row in board.verdicts():
+        if row["task"] in tasks and row["against"] == "heuristic":
+            found.setdefault(row["contestant"], {})[row["task"]] = row["verdict"]
+    for task in tasks:
+        for name in board.failures.get(task, {}):
+            found.setdefault(name, {})[task] = "failed"
+
+    def order(name: str) -> tuple[float, float, str]:
+        ranks = [board.ranks(task)[name] for task in tasks if name in board.ranks(task)]
+        wins = sum(v == "better" for v in found[name].values())
+        return -wins, sum(ranks) / len(ranks) if ranks else 99.0, name
+
+    return {name: found[name] for name in sorted(found, key=order)}
+
+
+def _findings(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
+    """What came out, first."""
+    found = verdicts(board, tasks)
+    good = [name for name, by in found.items() if all(by.get(task) == "better" for task in tasks)]
+    never = [
+        name for name, by in found.items() if not {"better", ""} & set(by.values()) and set(by.values()) != {"failed"}
+    ]
+    yield (
+        f"{len(found)} ways to explain a discriminator, held against {len(tasks)} models whose right explanation is "
+        f"known, over {len(set(board.seed))} instances of each, beside an edge filter that never saw the model."
+    )
+    yield ""
+    yield f"- **Better than the edge filter on all {len(tasks)}: {len(good)} of {len(found)}.** {_named(good)}."
+    for task in tasks:
+        entered = board.contestants(task)
+        lost = [name for name in entered if found[name][task] == "worse"]
+        same = [name for name in entered if found[name][task] == "same"]
+        if lost or same:
+            said = [f"Worse: {_named(lost)}."] * bool(lost) + [f"No difference told: {_named(same)}."] * bool(same)
+            count = f"{len(lost + same)} of {len(entered)}"
+            yield f"- **No better than the edge filter on {task}: {count}.** {' '.join(said)}"
+    if never:
+        yield f"- **Better than the edge filter nowhere: {len(never)}.** {_named(never)}."
+    for task in tasks:
+        if "sign" in board.tasks[task]["measures"]:
+            placed = [name for name in board.contestants(task) if found[name][task] == "better"]
+            blind = [name for name in placed if board.interval(task, name, "sign").low <= 0.5]
+            if blind:
+                yield (
+                    f"- **Finds the place on {task}, but its sign is no better than a coin's: {len(blind)} of "
+                    f"{len(placed)}.** {_named(blind)}."
+                )
+    yield ""
+    yield from WHY.strip("\n").splitlines()
+    yield ""
+
+
+def alias(name: str) -> str:
+    """Return what the page calls a contestant: CAMs and noise tunnels by their methods."""
+    method = re.search(r"method=([\w+-]+)", name)
+    return method[1] if method else short(name)
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(f"`{alias(name)}`" for name in names) or "none"
+
+
+def _matrix(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
+    yield (
+        "Against the edge filter: ● better, ○ no difference that can be told, ▼ worse, ✗ does not apply (the reasons "
+        "stand below). The number is the mean of the measure that ranks each task; 1 is perfect. Those that are better "
+        "on most tasks come first, then those of the best mean rank."
+    )
+    yield ""
+    yield "| contestant | " + " | ".join(tasks) + " |"
+    yield "|---" * (1 + len(tasks)) + "|"
+    for name, by in verdicts(board, tasks).items():
+        cells = [
+            f"{MARKS[by.get(t, '')]} {_two(board.interval(t, name).mean) if by.get(t, 'failed') != 'failed' else ''}"
+            for t in tasks
+        ]
+        yield f"| `{alias(name)}` | " + " | ".join(cell.strip() for cell in cells) + " |"
+    for role in ("oracle", "heuristic", "random"):
+        cells = [_two(board.interval(t, role).mean) for t in tasks]
+        yield f"| *{'edge filter' if role == 'heuristic' else role}* | " + " | ".join(cells) + " |"
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def _table(board: Scoreboard, task: str) -> Iterator[str]:
+    about = board.tasks[task]
+    first, *others = about["measures"]
+    said = [f"**{name}**: {_direction(measure)}" for name, measure in about["measures"].items()]
+    yield f"{about['says'][0].upper()}{about['says'][1:]}. {'; '.join(said)}."
+    yield ""
+    yield f"| | contestant | {first} | ± | {' | '.join([*others, 'verdict', 'ms per image set'])} |"
+    yield "|---" * (6 + len(others)) + "|"
+    against = {v["contestant"]: v["says"] for v in board.verdicts() if (v["task"], v["against"]) == (task, "heuristic")}
+    ranks = board.ranks(task)
+    for name in board.contestants(task, frame=True):
+        found = board.interval(task, name)
+        shown = f"*{board.called(task, name)}*" if name in FRAME else f"`{alias(name)}`"
+        more = [number(board.interval(task, name, other).mean) for other in others]
+        seconds = board.seconds.get(task, {}).get(name)
+        time = "" if seconds is None else f"{1000 * seconds:.0f}"
+        cells = [str(ranks.get(name, "")), shown, number(found.mean), f"{found.half:.3f}", *more]
+        yield "| " + " | ".join([*cells, against.get(name, ""), time]) + " |"
+    yield ""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in board.failures.get(task, {}).items():
+        reasons.setdefault(reason.partition(": ")[2].partition(": ")[2], []).append(name)
+    yield from (f"- Does not apply: {_named(names)}. {reason}." for reason, names in reasons.items())
+    if reasons:
+        yield ""
+
+
+def _direction(measure: dict[str, Any]) -> str:
+    return f"{measure['says']} ({'higher' if measure['higher_is_better'] else 'lower'} is better)"
+
+
+def _waiting(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
+    """The tasks for which nothing is installed yet, with what frames them."""
+    if not tasks:
+        return
+    yield "## Tasks that wait for contestants"
+    yield ""
+    yield (
+        "No explainer or trainer that we have yet answers these. What frames them is measured all the same, so that a "
+        "new one gets its verdict at once."
+    )
+    yield ""
+    yield "| task | measure | oracle | random | heuristic | constant |"
+    yield "|---|---|---|---|---|---|"
+    for task in tasks:
+        cells = [number(board.interval(task, role).mean) for role in FRAME]
+        cells[2] += f" ({board.tasks[task]['heuristic']})"
+        yield f"| {task} | {board.first(task)} | " + " | ".join(cells) + " |"
+    yield ""
+
+
+def _made(kept: dict[str, Any]) -> Iterator[str]:
+    facts = kept["machine"]
+    yield "## How it was made"
+    yield ""
+    yield (
+        f"`python benchmarks/bench.py` runs everything and writes this page; what it keeps is "
+        f"`benchmarks/results/bench.json`, with the score of every contestant on every instance. Seeds 0 to "
+        f"{kept['seeds'] - 1}; one thread each, float32; {facts['date']}. torch {facts['torch']}, captum "
+        f"{facts['captum']}, genxai-core {facts['genxai-core']}, genxai-bench {facts['genxai-bench']}, "
+        f"genxai-attribution {facts['genxai-attribution']}, Python {facts['python']}; {facts['cpu']}, {facts['cores']} "
+        f"cores, which other work shared (load average {facts['load']}): the times tell the order of magnitude. The "
+        f"same with `genxai bench --seeds {kept['seeds']}`, and with explainers of your own beside them as "
+        f"[here](../how-to/test-an-explainer.md). What is planted in each task is told in the [reference]"
+        f"(../reference/bench.md)."
+    )
+    yield ""
