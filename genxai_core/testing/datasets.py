@@ -83,7 +83,7 @@ class DatasetTests(ComponentTests):
     def test_what_is_known_of_images_has_names(self) -> None:
         """Labels are indices into ``class_names``, mask planes and factor columns have names."""
         data = self.data()
-        found = data[:]
+        found = data[list(range(0, len(data), max(1, len(data) // 64)))]
         if found.labels is not None:
             names = data.class_names
             expect(

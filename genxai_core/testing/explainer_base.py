@@ -11,10 +11,11 @@ from torch import nn
 
 from .. import models
 from ..runtime import Runtime
+from ..samples import Samples
 from .contract import ComponentTests
 from .data import PatchDataset
 from .expectations import expect, failure
-from .models import LinearGenerator, PatchDiscriminator, planted_images
+from .models import ConstantDiscriminator, LinearGenerator, PatchDiscriminator, planted_images
 from .states import State, changed, environment, state_of
 
 Sign = Literal["signed", "positive", "unsigned"]
@@ -66,6 +67,19 @@ class ExplainerBase(ComponentTests):
         if accepts == "images":
             return planted_images(5)
         return PatchDataset(12) if accepts == "dataset" else PatchDataset(5)[:]
+
+    def planted(self, sign: float) -> tuple[nn.Module, Samples]:
+        """Return a discriminator, and images whose first mask is all that moves its logit: up for sign 1, down for -1.
+
+        Override it for an explainer of images of another size, or of models with a certain layer.
+        """
+        mask = PatchDiscriminator().inside.expand(5, 1, 16, 16).clone()
+        samples = Samples(planted_images(5), masks=mask, value_range=(-1.0, 1.0), concepts=("patch",))
+        return PatchDiscriminator(sign=sign).eval(), samples
+
+    def constant(self) -> nn.Module:
+        """Return a discriminator of the images of `planted` whose logit is constant."""
+        return ConstantDiscriminator().eval()
 
     # -- what the checks use --------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import registry
 from ..errors import GenxaiError, GenxaiWarning, RegistryError
@@ -19,7 +19,6 @@ from ..runtime import Runtime
 from ..samples import Samples
 from .expectations import expect, failure
 from .explainer_base import MEND_GUARD, ExplainerBase
-from .models import ConstantDiscriminator, PatchDiscriminator, planted_images
 from .results import check_saving, check_showing
 from .states import changed, differences, state_of, tensors_in
 
@@ -207,6 +206,12 @@ class ResultChecks(ExplainerBase):
             return "explains no discriminator's logit of given images"
         return "" if issubclass(target.returns, Attribution) else f"returns {target.returns.__name__}, not maps"
 
+    def _planted_maps(self, model: nn.Module, samples: Samples) -> Tensor:
+        """Return the maps ``[N, H, W]`` of the first logit, channels added up."""
+        inputs = samples if self.target().accepts == "samples" else samples.images
+        maps: Tensor = self.build().explain(model, inputs, target=0, runtime=Runtime(device="cpu", quiet=True)).maps
+        return maps.double().sum(1) if maps.ndim == 4 else maps.double()
+
     def test_positive_speaks_for_the_target(self) -> None:
         """On a discriminator that adds up one patch, the map lies in it, positive; negated, negative."""
         reason = self._explains_logits()
@@ -217,21 +222,20 @@ class ResultChecks(ExplainerBase):
             f"{self.component}: sign = {self.sign!r} without a reason",
             "set sign_reason = '…': why the method has no sign by definition",
         )
-        model = PatchDiscriminator()
-        pixels = planted_images(5)
-        samples = Samples(pixels, value_range=(-1.0, 1.0))
-        inputs = samples if self.target().accepts == "samples" else pixels
         for direction in (1.0, -1.0) if self.sign == "signed" else (1.0,):
-            judge = PatchDiscriminator(sign=direction)
-            maps = _flat(self.build().explain(judge, inputs, target=0, runtime=Runtime(device="cpu")).maps)
-            share = (maps.square() * model.inside).sum((1, 2)) / maps.square().sum((1, 2)).clamp(min=1e-30)
+            model, samples = self.planted(direction)
+            maps = self._planted_maps(model, samples)
+            if samples.masks is None:
+                raise failure(f"{type(self).__name__}.planted returned samples without masks", "say where the truth is")
+            inside = samples.masks[: len(maps), 0]
+            share = (maps.square() * inside).sum((1, 2)) / maps.square().sum((1, 2)).clamp(min=1e-30)
             expect(
                 float(share.min()) >= self.inside,
                 f"{self.component}: only {float(share.min()):.0%} of a map's energy lies in the only patch that moves "
                 f"the logit (asked for: {self.inside:.0%})",
                 "check that the map is of the logit of `target`, and at the place of the pixels (no flip, no shift)",
             )
-            mass = (maps * model.inside).sum((1, 2)) * direction
+            mass = (maps * inside).sum((1, 2)) * direction
             expect(
                 self.sign == "unsigned" or float(mass.min()) > 0,
                 f"{self.component}: where the patch speaks {'for' if direction > 0 else 'against'} the target, the "
@@ -245,14 +249,10 @@ class ResultChecks(ExplainerBase):
         reason = self._explains_logits()
         if reason:
             self.skip(reason)
-        images = planted_images(3)
-        inputs = Samples(images, value_range=(-1.0, 1.0)) if self.target().accepts == "samples" else images
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GenxaiWarning)
             try:
-                maps = (
-                    self.build().explain(ConstantDiscriminator(), inputs, target=0, runtime=Runtime(device="cpu")).maps
-                )
+                maps = self._planted_maps(self.constant(), self.planted(1.0)[1])
             except GenxaiError:
                 return
         expect(
@@ -266,8 +266,3 @@ def _rows(result: Explanation) -> dict[str, Any]:
     """Return what is per sample, or of a result that is not, all but notes: what batches must not change."""
     names = result.per_sample or [f.name for f in fields(result) if f.name not in ("provenance", "notes")]
     return {name: getattr(result, name) for name in names}
-
-
-def _flat(maps: Tensor) -> Tensor:
-    """Return maps ``[N, H, W]``, channels added up."""
-    return maps.double().sum(1) if maps.ndim == 4 else maps.double()

@@ -40,6 +40,9 @@ def state_of(*models: nn.Module) -> State:
             found[f"the train/eval flag of {of}"] = module.training
             found[f"the class of {of}"] = type(module).__qualname__
             found[f"the attributes of {of}"] = sorted(module.__dict__)
+            for key, value in module.__dict__.items():
+                if key[0] != "_" and key != "training" and isinstance(value, bool | int | float | str | tuple | Tensor):
+                    found[f"{key} of {of}"] = bits(value) if isinstance(value, Tensor) else repr(value)
             for hooks in _HOOKS:
                 found[f"the hooks of {of} ({hooks.strip('_')})"] = list(getattr(module, hooks))
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -54,6 +57,7 @@ def environment() -> State:
     """Return the global generators and flags."""
     version, numbers, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state()
+    cudnn = torch.backends.cudnn
     return {
         "Python's random generator": (version, numbers, gauss),
         "numpy's random generator": (str(kind), np.asarray(keys).tobytes(), *rest),
@@ -61,6 +65,9 @@ def environment() -> State:
         "torch's deterministic flag": torch.are_deterministic_algorithms_enabled(),
         "torch's grad mode": torch.is_grad_enabled(),
         "torch's default dtype": str(torch.get_default_dtype()),
+        "torch's anomaly mode": torch.is_anomaly_enabled(),
+        "torch's matmul precision": torch.get_float32_matmul_precision(),
+        "cuDNN's flags": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
     }
 
 

@@ -103,8 +103,7 @@ class Mute(Documented):
         (Shapeless, {}, DOCUMENTED, "the docstring of Shapeless states no shape"),
         (Mute, {}, DOCUMENTED, "Mute has no docstring"),
         (Documented, {"params": {"other": object()}}, RECIPE, "cannot be saved and built again"),
-        (Documented, {"summary": "a sentence."}, DECLARED, "is no line of a table"),
-        (Documented, {"summary": "long " * 30}, DECLARED, "is no line of a table"),
+        (Documented, {"summary": "long " * 30}, DECLARED, "too many for a line of a table"),
         (int, {}, DECLARED, "is not a subclass of Explainer"),
     ],
 )

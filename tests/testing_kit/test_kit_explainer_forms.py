@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genxai_core import Attribution, Explainer
+from genxai_core import Attribution, Explainer, Samples
 from genxai_core.errors import InputError
-from genxai_core.testing import ExplainerTests, PatchDataset
+from genxai_core.testing import ConstantDiscriminator, ExplainerTests, PatchDataset, PatchDiscriminator
 
 
 class OfImages(Explainer):
@@ -73,6 +73,33 @@ def test_explainers_of_other_things_conform(conforms, failures, cls):
 def test_a_capability_without_tiny_model_is_asked_for(conforms, failures):
     tests = conforms(ExplainerTests, type("Strange", (OfImages,), {"explains": "Denoises"}))
     assert "override model(self)" in failures(tests, "test_its_numbers_are_finite")["test_its_numbers_are_finite"]
+
+
+class OfEight(OfImages):
+    """Input times gradient of 8 px images: maps [N, 8, 8]."""
+
+    def _explain(self, model, images, target):
+        if images.shape[-1] != 8:
+            raise InputError("images must be 8 px")
+        return super()._explain(model, images, target)
+
+
+def test_own_planted_model(conforms, failures):
+    small = torch.rand(3, 1, 8, 8)
+    masks = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    masks[..., :4, :4] = True
+
+    def planted(self, sign):
+        samples = Samples(small, masks=masks, value_range=(-1.0, 1.0), concepts=("corner",))
+        return PatchDiscriminator(8, patch=(0, 0, 4), sign=sign), samples
+
+    members = {"model": lambda self: PatchDiscriminator(8, patch=(0, 0, 4)), "inputs": lambda self: small}
+    members |= {"planted": planted, "constant": lambda self: ConstantDiscriminator(8)}
+    assert failures(conforms(ExplainerTests, OfEight, **members)) == {}
+    members["planted"] = lambda self, sign: (planted(self, sign)[0], Samples(small, value_range=(-1.0, 1.0)))
+    found = failures(conforms(ExplainerTests, OfEight, **members))
+    assert list(found) == ["test_positive_speaks_for_the_target"]
+    assert "planted returned samples without masks" in found["test_positive_speaks_for_the_target"]
 
 
 def test_own_model_and_inputs(conforms, failures):
