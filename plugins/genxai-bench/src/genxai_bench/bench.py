@@ -18,7 +18,8 @@ class Bench(Explainer):
 
     Every contestant meets the same instances, whose seeds are the pipeline's and those that follow it. What an instance
     decides (the layers, a segmenter, a classifier) fills in what a contestant leaves open. One that raises is shown
-    with its reason. A contest tells how good an explanation is of models that were made so that it is known; of your
+    with its reason. The result's scores are ``[R]``, a row for every task, contestant, measure and instance, in the
+    measure's unit. A contest tells how good an explanation is of models that were made so that it is known; of your
     model it tells nothing but what a method that fails here is worth.
 
     Parameters
@@ -39,6 +40,7 @@ class Bench(Explainer):
     explains: ClassVar[str] = "nothing"
     accepts: ClassVar[Accepts] = "nothing"
     returns: ClassVar[type[Explanation]] = Scoreboard
+    stochastic: ClassVar[bool] = True  # the seed says which instances
 
     def __init__(
         self,
