@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from genxai_core import Runtime
-from genxai_core.testing import MetricTests
+from genxai_core import Discriminator, Runtime, Spec
+from genxai_core.testing import LinearDiscriminator, MetricTests, planted_images
 
 
 class ExplanationMetricTests(MetricTests):
@@ -64,3 +66,58 @@ class TestLocalisation(ExplanationMetricTests):
 
 class TestSparseness(ExplanationMetricTests):
     component = "metric/sparseness"
+
+
+class TestAgreement(ExplanationMetricTests):
+    component = "metric/agreement"
+    params = {"explainer": Spec("explainer/input-x-gradient")}
+
+
+class Explained(ExplanationMetricTests):
+    """Those that explain anew refuse the maps of another explainer: what differs is the model."""
+
+    params = {"explainer": Spec("explainer/input-x-gradient")}
+
+    def explained(self, model: Discriminator) -> dict[str, Any]:
+        images = planted_images(32)
+        return {"model": model, "explanation": Spec("explainer/input-x-gradient").build().explain(model, images)}
+
+    def good(self) -> dict[str, Any]:
+        return self.explained(LinearDiscriminator())
+
+
+class TestMaxSensitivity(Explained):
+    component = "metric/max-sensitivity"
+    params = {"explainer": Spec("explainer/input-x-gradient"), "samples": 3}
+
+    def bad(self) -> dict[str, Any]:
+        return self.explained(Rough())
+
+
+class TestRandomisation(Explained):
+    component = "metric/randomisation"
+
+    def bad(self) -> dict[str, Any]:
+        return self.explained(Gain())
+
+
+class TestIndependentRandomisation(TestRandomisation):
+    params = {"explainer": Spec("explainer/input-x-gradient"), "mode": "independent", "absolute": True}
+
+
+class Rough(LinearDiscriminator):
+    """A quick wave over each pixel: its gradient turns round within the noise."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(torch.sin(40 * images))
+
+
+class Gain(Discriminator):
+    """A sum with one gain, which is all that there is to forget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1).sum(1, keepdim=True) * self.gain

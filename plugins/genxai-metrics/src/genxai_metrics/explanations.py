@@ -109,7 +109,7 @@ class ExplanationMetric(Metric):
 
     @abstractmethod
     def _judge(self, batch: Batch) -> Tensor:
-        """Return ``[n, F]``, one column per figure; gradients are off. An image that cannot count has a row of NaN."""
+        """Return ``[n, F]``, first a column per figure; gradients are off. An image that does not count has NaN."""
 
     @property
     def figures(self) -> list[str]:
@@ -133,7 +133,7 @@ class ExplanationMetric(Metric):
                 chosen = list(range(start, min(len(explanation), start + runtime.batch_size)))
                 batch = self._batch(explanation[chosen], model, held, chosen, device, runtime)
                 found = self._judge(batch).to("cpu", torch.float64)
-                assert found.shape == (len(chosen), len(self.figures)), f"{self.by}: rows {list(found.shape)}"
+                assert len(found) == len(chosen), f"{self.by}: rows {list(found.shape)}"
                 rows.append(found)
                 advance(len(chosen))
         self._kept.extend(rows)  # all of them, or none

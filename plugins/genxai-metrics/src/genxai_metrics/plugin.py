@@ -19,6 +19,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "metric",
+            "agreement",
+            "genxai_metrics.agreement:Agreement",
+            "rank correlation and common top pixels of maps with those of another explainer",
+        ),
+        Component(
+            "metric",
             "completeness",
             "genxai_metrics.completeness:Completeness",
             "whether a map sums up to the distance of the logit from that of the baseline",
@@ -58,6 +64,18 @@ def genxai_components() -> Iterable[Component]:
             "localisation",
             "genxai_metrics.localisation:Localisation",
             "pointing game, energy and IoU of maps against masks",
+        ),
+        Component(
+            "metric",
+            "max-sensitivity",
+            "genxai_metrics.max_sensitivity:MaxSensitivity",
+            "how far a map moves when the image hardly does",
+        ),
+        Component(
+            "metric",
+            "randomisation",
+            "genxai_metrics.randomisation:Randomisation",
+            "whether a map stays the same when the model has forgotten what it learned",
         ),
         Component(
             "metric",
