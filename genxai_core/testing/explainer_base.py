@@ -40,9 +40,11 @@ class ExplainerBase(ComponentTests):
 
     # -- what an author may override ------------------------------------------------------------------------------
 
-    def model(self) -> nn.Module:
-        """Return a new model to explain, in eval mode; called anew by every check."""
+    def model(self) -> Any:
+        """Return a new model to explain, in eval mode, or None if it brings its own; called anew by every check."""
         explains = self.target().explains
+        if explains == "nothing":
+            return None
         if explains == "discriminator":
             return PatchDiscriminator().eval()
         generator = LinearGenerator().eval()
@@ -83,7 +85,7 @@ class ExplainerBase(ComponentTests):
 
     # -- what the checks use --------------------------------------------------------------------------------------
 
-    def explain(self, model: nn.Module, inputs: Any, explainer: Any = None, **runtime: Any) -> Any:
+    def explain(self, model: Any, inputs: Any, explainer: Any = None, **runtime: Any) -> Any:
         """Explain on the CPU with seed 0, unless told otherwise."""
         runtime = {"device": "cpu", "seed": 0, "quiet": True, **runtime}
         explainer = explainer or self.build()
@@ -95,18 +97,22 @@ class ExplainerBase(ComponentTests):
         return self.target().accepts in ("images", "latents", "samples")
 
     @contextmanager
-    def untouched(self, *models: nn.Module, when: str) -> Iterator[None]:
+    def untouched(self, *models: nn.Module | None, when: str) -> Iterator[None]:
         """Fail if models, or the global generators and flags, are not as they were when the block ends."""
-        before: State = {**state_of(*models), **environment()}
+        held = [model for model in models if model is not None]
+        before: State = {**state_of(*held), **environment()}
         try:
             yield
         finally:
-            wrong = changed(before, {**state_of(*models), **environment()})
+            wrong = changed(before, {**state_of(*held), **environment()})
         expect(not wrong, f"{self.component} changed, {when}: {'; '.join(wrong[:6])}", MEND_GUARD)
 
-    def used_model(self) -> nn.Module:
+    def used_model(self) -> Any:
         """Return a model as somebody may have it in the middle of training: gradients, train mode, a frozen weight."""
-        model = self.model().train()
+        model = self.model()
+        if model is None:
+            return None
+        model.train()
         parameters = list(model.parameters())
         for parameter in parameters:
             parameter.grad = torch.full_like(parameter, 0.5)
