@@ -46,7 +46,7 @@ class OnDisk(DatasetTests):
         raise NotImplementedError
 
     def parameters(self):
-        return {**self.params, "root": str(self.root)}  # as text, as a pipeline's file gives it
+        return {**self.params, "root": self.root}
 
 
 class TestFolder(OnDisk):

@@ -75,7 +75,7 @@ class TestInception(DiscriminatorTests):
         monkeypatch.setattr(inception, "SIDE", 75)
 
     def parameters(self):
-        return {"weights": str(self.weights)}  # as text, as a pipeline's file gives it
+        return {"weights": self.weights}
 
     def images(self, model):
         return self.draw(model, 3).expand(-1, 3, -1, -1).clone()
