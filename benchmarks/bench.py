@@ -99,7 +99,8 @@ def cells_of(board: Any, task: str, entered: str) -> dict[str, Any]:
 def _enter(kept: dict[str, Any], task: str, found: dict[str, Any], about: Any = None) -> None:
     kept["tasks"][task] = about or kept["tasks"][task]
     kept["cells"].setdefault(task, {}).update(found)
-    kept["machine"] = machine()
+    loads = [*kept["machine"].get("load", []), round(os.getloadavg()[0], 1)]
+    kept["machine"] = {**machine(), "load": [min(loads), max(loads)]}
 
 
 # -- what is kept -------------------------------------------------------------------------------------------------
@@ -132,7 +133,6 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         **{name: version(name) for name in ("torch", "captum", "genxai-core", "genxai-bench", "genxai-attribution")},

@@ -32,7 +32,7 @@ filter**, the magnitude of the image's Sobel gradient, which looks like an expla
 ([Adebayo et al. 2018](https://arxiv.org/abs/1810.03307)). The **constant** one says the same of everything.
 
 - Each figure is a mean over {seeds} instances, each with a model of its own, and ± is half its 95 % interval (Student's
-  t). Within an instance, 12 to 16 images are explained.
+  t). Where the answer is a map, an instance has 12 to 16 images.
 - A verdict comes from Student's paired t test over the instances, since all contestants met the same ones, at 5 %,
   corrected after Holm for the number of contestants compared on the task. **Not told from** means that no difference
   can be told over {seeds} instances, not that there is none.
@@ -256,7 +256,7 @@ def _table(board: Scoreboard, task: str) -> Iterator[str]:
     said = [f"**{name}**: {_direction(measure)}" for name, measure in about["measures"].items()]
     yield f"{about['says'][0].upper()}{about['says'][1:]}. {'; '.join(said)}."
     yield ""
-    yield f"| | contestant | {first} | ± | {' | '.join([*others, 'verdict', 'ms per image set'])} |"
+    yield f"| | contestant | {first} | ± | {' | '.join([*others, 'verdict', 'ms per instance'])} |"
     yield "|---" * (6 + len(others)) + "|"
     against = {v["contestant"]: v["says"] for v in board.verdicts() if (v["task"], v["against"]) == (task, "heuristic")}
     ranks = board.ranks(task)
@@ -311,9 +311,9 @@ def _made(kept: dict[str, Any]) -> Iterator[str]:
         f"{kept['seeds'] - 1}; one thread each, float32; {facts['date']}. torch {facts['torch']}, captum "
         f"{facts['captum']}, genxai-core {facts['genxai-core']}, genxai-bench {facts['genxai-bench']}, "
         f"genxai-attribution {facts['genxai-attribution']}, Python {facts['python']}; {facts['cpu']}, {facts['cores']} "
-        f"cores, which other work shared (load average {facts['load']}): the times tell the order of magnitude. The "
-        f"same with `genxai bench --seeds {kept['seeds']}`, and with explainers of your own beside them as "
-        f"[here](../how-to/test-an-explainer.md). What is planted in each task is told in the [reference]"
-        f"(../reference/bench.md)."
+        f"cores, which other work shared (load average {facts['load'][0]} to {facts['load'][1]}): the times tell the "
+        f"order of magnitude. `genxai bench --seeds {kept['seeds']}` runs what is installed with its defaults, beside "
+        f"[explainers of your own](../how-to/test-an-explainer.md). What is planted in each task is told in the "
+        f"[reference](../reference/bench.md)."
     )
     yield ""
