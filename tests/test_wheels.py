@@ -170,7 +170,7 @@ def test_the_core_alone_lists_every_plugins_components_as_available(core_alone):
     assert "● explanation/attribution" in told
     for name in PLUGINS:
         assert f"[available: {name}]" in told
-    assert "● 1 installed" in told
+    assert "● 8 installed" in told  # the results, and the generator that edits another
     assert "failed" not in told
 
 
@@ -210,6 +210,20 @@ WORKS = {
         made = create("generator/dcgan", size=16, channels=1).sample(3, seed=0)
         assert made.images.shape == (3, 1, 16, 16) and made.images.std() > 0
         assert create("discriminator/dcgan", size=16, channels=1)(made.images).shape == (3, 1)
+        """,
+    "genxai-bench": """
+        import torch
+        import genxai_core as gx
+        from genxai_bench.models.mixture import Mixture
+        mixture = Mixture(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1), 0.1)
+        t = torch.tensor([300])
+        assert abs(float(mixture.predict(torch.zeros(1, 1, 1, 1), t))) < 1e-6  # by symmetry
+        try:
+            gx.create("explainer/bench", contestants=[gx.Spec("explainer/saliency")], seeds=2).explain()
+        except gx.GenxaiError as error:
+            assert "explainer/saliency is part of genxai-attribution, which is not installed" in str(error), error
+        else:
+            raise SystemExit("ran without its contestant")
         """,
     "genxai-metrics": """
         import torch
