@@ -19,6 +19,8 @@ from genxai_core.plots import png
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "results" / "bench.md"
 
+GRAD_CAM = "explainer/cam:method=gradcam"
+WORDS = {"better": "better", "same": "not told apart", "worse": "worse", "failed": ""}
 MARKS = {"better": "●", "same": "○", "worse": "▼", "failed": "✗", "": ""}
 
 READ = """
@@ -34,8 +36,9 @@ filter**, the magnitude of the image's Sobel gradient, which looks like an expla
 - Each figure is a mean over {seeds} instances, each with a model of its own, and ± is half its 95 % interval (Student's
   t). Where the answer is a map, an instance has 12 to 16 images.
 - A verdict comes from Student's paired t test over the instances, since all contestants met the same ones, at 5 %,
-  corrected after Holm for the number of contestants compared on the task. **Not told from** means that no difference
+  corrected after Holm for the number of contestants compared on the task. **Not told apart** means that no difference
   can be told over {seeds} instances, not that there is none.
+- **ms** is the time for an instance.
 - Means that differ by less than 1/10,000 of the way from random to perfect share a rank.
 - A map is judged as it is returned, with its sign, at the image's size. Maps of a small layer brought to that size are
   blurred, which costs them energy; that is what a reader of such a map sees, too.
@@ -44,12 +47,22 @@ filter**, the magnitude of the image's Sobel gradient, which looks like an expla
   their name.
 """
 
-WHY = """
-Why Grad-CAM fails where a patch decides: it averages the gradient over positions, so a head that reads one place looks
-like a head that reads all. HiResCAM, which does not average, finds the patch. Guided backpropagation, deconvolution,
-LayerCAM and Grad-CAM++ drop what is negative on the way, and draw edges. The
-[reference](../reference/bench/shortcut.md) tells it in full.
-"""
+WHY = {
+    "shortcut-patch": (
+        ("gradcam", "layercam", "gradcam++", "guided-backprop", "deconvolution"),
+        "Why Grad-CAM fails where a patch decides: it averages the gradient over positions, so a head that reads one "
+        "place looks like a head that reads all. HiResCAM, which does not average, finds the patch. Guided "
+        "backpropagation, deconvolution, LayerCAM and Grad-CAM++ drop what is negative on the way, and draw edges. The "
+        "[reference](../reference/bench/shortcut.md) tells it in full.",
+    ),
+    "counterfactual-attribution": (
+        ("saliency", "smoothgrad", "smoothgrad-sq", "vargrad"),
+        "Why gradients fail on counterfactual-attribution, though they are in the right place: the right map is "
+        "negative wherever the image would have to change, while the gradient's sign is that of the weights, which "
+        "alternates, and squares have no sign. The [reference](../reference/bench/counterfactual.md) tells it in full.",
+    ),
+}
+"""By task: whose failure there is explained, and how. Said only if all of them are no better than the edge filter."""
 
 LIMITS = """
 ## What this cannot tell
@@ -192,6 +205,16 @@ def _findings(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
     )
     yield ""
     yield f"- **Better than the edge filter on all {len(tasks)}: {len(good)} of {len(found)}.** {_named(good)}."
+    best = []
+    for task in tasks:
+        first = [name for name, rank in board.ranks(task).items() if rank == 1]
+        who = f"{len(first)} share it" if len(first) > 3 else _named(first)
+        best.append(f"{task} {_two(board.interval(task, first[0]).mean)} ({who})")
+    yield f"- **The best of each task, where 1 is right**: {', '.join(best)}."
+    lost = [task for task in tasks if found[GRAD_CAM].get(task) in ("same", "worse")]
+    if lost:
+        at = ", ".join(f"{task} ({_two(board.interval(task, GRAD_CAM).mean)})" for task in lost)
+        yield f"- **Grad-CAM is no better than the edge filter on** {at}."
     for task in tasks:
         entered = board.contestants(task)
         lost = [name for name in entered if found[name][task] == "worse"]
@@ -202,18 +225,18 @@ def _findings(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
             yield f"- **No better than the edge filter on {task}: {count}.** {' '.join(said)}"
     if never:
         yield f"- **Better than the edge filter nowhere: {len(never)}.** {_named(never)}."
+    signs = []
     for task in tasks:
         if "sign" in board.tasks[task]["measures"]:
             placed = [name for name in board.contestants(task) if found[name][task] == "better"]
             blind = [name for name in placed if board.interval(task, name, "sign").low <= 0.5]
-            if blind:
-                yield (
-                    f"- **Finds the place on {task}, but its sign is no better than a coin's: {len(blind)} of "
-                    f"{len(placed)}.** {_named(blind)}."
-                )
+            signs += [f"on {task} {len(blind)} of {len(placed)} ({_named(blind)})"] * bool(blind)
+    yield f"- **Better than the edge filter in place, no better than a coin in sign**: {'; '.join(signs)}."
     yield ""
-    yield from WHY.strip("\n").splitlines()
-    yield ""
+    for task, (names, why) in WHY.items():
+        fails = {alias(name) for name, by in found.items() if by.get(task) in ("same", "worse")}
+        if fails >= set(names):
+            yield from (why, "")
 
 
 def alias(name: str) -> str:
@@ -233,7 +256,7 @@ def _matrix(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
         "on most tasks come first, then those of the best mean rank."
     )
     yield ""
-    yield "| contestant | " + " | ".join(tasks) + " |"
+    yield "| contestant | " + " | ".join(task.replace("-", "-<br>") for task in tasks) + " |"
     yield "|---" * (1 + len(tasks)) + "|"
     for name, by in verdicts(board, tasks).items():
         cells = [
@@ -254,11 +277,12 @@ def _table(board: Scoreboard, task: str) -> Iterator[str]:
     about = board.tasks[task]
     first, *others = about["measures"]
     said = [f"**{name}**: {_direction(measure)}" for name, measure in about["measures"].items()]
+    heuristic = str(about["heuristic"]).removeprefix("the ")
     yield f"{about['says'][0].upper()}{about['says'][1:]}. {'; '.join(said)}."
     yield ""
-    yield f"| | contestant | {first} | ± | {' | '.join([*others, 'verdict', 'ms per instance'])} |"
+    yield f"| | contestant | {first} | ± | {' | '.join([*others, f'against the {heuristic}', 'ms'])} |"
     yield "|---" * (6 + len(others)) + "|"
-    against = {v["contestant"]: v["says"] for v in board.verdicts() if (v["task"], v["against"]) == (task, "heuristic")}
+    against = {n: f"{MARKS[by[task]]} {WORDS[by[task]]}" for n, by in verdicts(board, [task]).items()}
     ranks = board.ranks(task)
     for name in board.contestants(task, frame=True):
         found = board.interval(task, name)
