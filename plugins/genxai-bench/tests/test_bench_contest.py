@@ -98,6 +98,13 @@ def test_seeds_make_the_scores_and_nothing_else_does(entrants, board):
         assert again.scores("spot", name) == board.scores("spot", name)
 
 
+def test_a_machine_with_another_device_plays_the_same(entrants, board):
+    """Instances are on the CPU; a runtime of elsewhere is no reason for all to fail."""
+    found = contest.run([GRADIENT, NOISY], [entrants.SpotTask()], range(4), QUIET.with_(device="cuda"))
+    assert found.failures == {}
+    assert found.scores("spot", contest.label(NOISY)) == board.scores("spot", contest.label(NOISY))
+
+
 # -- who fits -----------------------------------------------------------------------------------------------------
 
 

@@ -42,12 +42,14 @@ def run(
     seeds
         Which instances of each, at least two different ones.
     runtime
-        Device, batch size, progress. Its seed gives way to the instance's.
+        Batch size, precision, progress. Its seed gives way to the instance's, its device to the CPU.
 
     Raises
     ------
     InputError
-        If there are no tasks or fewer than two seeds, something is given twice, or a task is broken.
+        If there are no tasks or fewer than two seeds, or something is given twice.
+    ExplainerError
+        If a task does not score those that frame it as it declares.
     RegistryError, BadParameter
         If a contestant cannot be had, or has no such parameter.
     """
@@ -166,7 +168,8 @@ def answer(task: Task, spec: Spec, problem: Problem, runtime: Runtime) -> Any:
         Whatever the contestant raises.
     """
     built = spec.build(**problem.decided)
-    runtime = runtime.with_(seed=problem.seed, quiet=True)  # a bar inside a bar is an error
+    # Instances live on the CPU, where scores are the same on every machine; a progress bar inside a bar is an error.
+    runtime = runtime.with_(seed=problem.seed, device="cpu", quiet=True)
     if task.subject == "explainer":
         inputs = None if built.accepts == "nothing" else problem.inputs
         target = problem.target if isinstance(problem.model, models.Discriminator) else None
