@@ -26,8 +26,8 @@ from .expectations import expect, failure
 from .fixtures import with_plugin
 from .states import differences
 
-_SHAPE = re.compile(r"\[\s*(\d+\s*,\s*)?(\.\.\.|…|[A-Za-z]\w*)\s*[,\]]")
-"""``[N, H, W]``, ``[N]``, ``[U, concepts]``, ``[1, H, W]``."""
+_SHAPE = re.compile(r"\[([^\[\]]*,[^\[\]]*|[A-Za-z])\]")
+"""``[N, H, W]``, ``[N]``, ``[U, concepts]``, ``[1, 4, 4]``; not ``[1]``, which is a reference."""
 
 
 _MEND_FINDING = (

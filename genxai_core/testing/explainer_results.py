@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from .. import registry
 from ..errors import GenxaiError, GenxaiWarning, RegistryError
 from ..explanation import Attribution, Explanation
 from ..guard import guard
-from ..interfaces import Attributes
+from ..interfaces import Accepts, Attributes
 from ..runtime import Runtime
 from ..samples import Samples
 from .expectations import expect, failure
@@ -30,7 +30,13 @@ class ResultChecks(ExplainerBase):
 
     def test_it_returns_what_it_declares(self) -> None:
         """The type is ``returns``, registered by its type name, on the CPU, detached, with a row for each input."""
-        inputs, returns = self.inputs(), self.target().returns
+        target = self.target()
+        expect(
+            target.accepts in get_args(Accepts),
+            f"{self.component}: accepts = {target.accepts!r}",
+            f"declare one of {', '.join(get_args(Accepts))}",
+        )
+        inputs, returns = self.inputs(), target.returns
         result = self.explain(self.model(), inputs)
         expect(
             isinstance(result, returns) and isinstance(result, Explanation),
@@ -161,7 +167,8 @@ class ResultChecks(ExplainerBase):
             self.skip("there is no CUDA device here, so CPU and GPU are not compared")
         inputs = self.inputs()
         here = self.explain(self.model(), inputs)
-        there = self.explain(self.model().to("cuda"), inputs, device="cuda")
+        model = self.model()
+        there = self.explain(model if model is None else model.to("cuda"), inputs, device="cuda")
         wrong = differences(_rows(there), _rows(here), max(self.cuda_tolerance, self.monte_carlo), self.atol)
         expect(
             not wrong,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 
 from .. import models
 from ..errors import InputError, MissingCapability, TargetError, one_line
-from ..interfaces import Dataset, _modules
+from ..guard import guard
+from ..interfaces import Attributes, Dataset, _modules
 from ..models import Discriminator
 from ..samples import Samples
 from .expectations import expect, expect_error, failure
 from .explainer_base import ExplainerBase
 from .models import LinearGenerator, PatchDiscriminator
-from .states import bits, tensors_in
+from .states import bits, changed, state_of, tensors_in
 
 _MEND_INPUTS = (
     "leave `explain` to the base class, which checks images and latents; an explainer of a whole dataset checks what "
@@ -96,6 +98,26 @@ class SafetyChecks(ExplainerBase):
         if not raised:
             self.skip("does not call the model")
 
+    def test_attribute_leaves_no_trace_when_the_model_raises(self) -> None:
+        """``attribute`` works without a guard, inside training steps: what it hooks, it unhooks, whatever happens."""
+        explainer = self.build()
+        if not isinstance(explainer, Attributes):
+            self.skip("has no attribute(model, images, target): it does not work inside training steps")
+        inputs = self.inputs()
+        images = inputs.images if isinstance(inputs, Samples) else inputs
+        for nth in (1, 2):
+            model: Any = self.model().requires_grad_(True).eval()
+            self._break(model, nth)
+            before = state_of(model)
+            with guard(), contextlib.suppress(BrokenModelError):
+                explainer.attribute(model, images, self.target_index or 0)
+            wrong = changed(before, state_of(model))
+            expect(
+                not wrong,
+                f"{self.component}: attribute changed, when the model raised at its call {nth}: {'; '.join(wrong[:6])}",
+                "hook by a context manager, or remove hooks in a `finally`; captum and grad-cam leave theirs behind",
+            )
+
     def _break(self, model: nn.Module, nth: int) -> None:
         """Let the n-th call of the model raise, after its layers (and hooks on them) have run."""
         capability = getattr(models, self.target().explains, None)
@@ -121,14 +143,14 @@ class SafetyChecks(ExplainerBase):
     # -- refused --------------------------------------------------------------------------------------------------
 
     def test_a_model_that_lacks_what_it_needs_is_refused(self) -> None:
-        """Another kind of model is an InputError; one without the capability a MissingCapability."""
+        """Another kind of model (any, where it brings its own) is an InputError, a missing capability its own error."""
         explains, inputs = self.target().explains, self.inputs()
         other: nn.Module = LinearGenerator() if explains == "discriminator" else PatchDiscriminator()
-        error = InputError if explains in ("discriminator", "generator") else MissingCapability
+        error = InputError if explains in ("discriminator", "generator", "nothing") else MissingCapability
         if error is MissingCapability:
             other = nn.Identity()
         mend = "leave `explain` to the base class, and say in `explains` what the explainer needs"
-        for wrong in (other, None):
+        for wrong in (other,) if explains == "nothing" else (other, None):
             what = f"{self.component} with {'no model' if wrong is None else type(wrong).__name__}"
             expect_error(error, _later(self.build(), wrong, inputs, self.target_index), what, mend)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import saving, training
 from ..errors import GenxaiError, InputError, StorageError, TrainingDiverged, one_line
@@ -205,6 +205,30 @@ class TrainerTests(ComponentTests):
         wrong = [n for (n, t), b in zip(tensors_in(samples), before) if bits(t) != b]
         expect(not wrong, f"{self.component} wrote into {', '.join(wrong)}", "work on copies: batch.images.clone()")
 
+    # -- precision and device ---------------------------------------------------------------------------------------
+
+    def test_bfloat16_gives_finite_weights(self) -> None:
+        """In mixed precision it trains finite weights in float32."""
+        trained = self.fit(precision="bfloat16")
+        wrong = [n for m in trained.models.values() for n, p in m.named_parameters() if not _is_sound(p)]
+        expect(
+            not wrong,
+            f"{self.component}: in bfloat16 it trained {', '.join(wrong[:3])} that are not finite, or not float32",
+            "run models within runtime.autocast(); keep weights and losses in float32",
+        )
+
+    def test_cuda_gives_back_models_on_the_cpu(self) -> None:
+        """What was trained on CUDA is finite, and comes back on the CPU."""
+        if not torch.cuda.is_available():
+            self.skip("there is no CUDA device here, so it does not train on one")
+        trained = self.fit(device="cuda")
+        wrong = [n for m in trained.models.values() for n, p in m.named_parameters() if not _is_sound(p) or p.is_cuda]
+        expect(
+            not wrong,
+            f"{self.component}: on CUDA it trained {', '.join(wrong[:3])} that are not finite, or not on the CPU",
+            "move models and batches to runtime.torch_device, and models back with .cpu()",
+        )
+
     # -- crashes --------------------------------------------------------------------------------------------------
 
     def test_a_crashed_training_ends_as_an_uninterrupted_one(self, tmp_path: Path) -> None:
@@ -296,6 +320,10 @@ def _spoil(batch: Samples) -> Samples:
     images = batch.images.clone()
     images[...] = float("nan")
     return Samples(images, labels=batch.labels, value_range=batch.value_range, class_names=batch.class_names)
+
+
+def _is_sound(parameter: Tensor) -> bool:
+    return parameter.dtype == torch.float32 and bool(torch.isfinite(parameter).all())
 
 
 def _is_number(value: Any) -> bool:

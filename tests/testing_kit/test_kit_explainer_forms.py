@@ -1,4 +1,4 @@
-"""Explainers of latents, samples, datasets and of nothing conform; capabilities, models and inputs of one's own."""
+"""Explainers of latents, samples, datasets, of nothing, and within training steps; models and inputs of one's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from genxai_core import Attribution, Explainer, Samples
 from genxai_core.errors import InputError
 from genxai_core.testing import ConstantDiscriminator, ExplainerTests, PatchDataset, PatchDiscriminator
+
+EQUAL = "test_attribute_equals_explain"
+UNHOOKED = "test_attribute_leaves_no_trace_when_the_model_raises"
 
 
 class OfImages(Explainer):
@@ -65,7 +68,16 @@ class OfWeights(Explainer):
         return Attribution(maps=model.layers.weight[0])
 
 
-@pytest.mark.parametrize("cls", [OfLatents, OfSamples, OfWhole, OfWeights])
+class OfNothing(Explainer):
+    """Of a model of its own: maps [1, 4, 4], which are 1 everywhere."""
+
+    explains, accepts, returns = "nothing", "nothing", Attribution
+
+    def _explain(self, model, inputs, target):
+        return Attribution(maps=torch.ones(1, 4, 4))
+
+
+@pytest.mark.parametrize("cls", [OfLatents, OfSamples, OfWhole, OfWeights, OfNothing])
 def test_explainers_of_other_things_conform(conforms, failures, cls):
     assert failures(conforms(ExplainerTests, cls)) == {}
 
@@ -105,3 +117,64 @@ def test_own_planted_model(conforms, failures):
 def test_own_model_and_inputs(conforms, failures):
     members = {"inputs": lambda self: PatchDataset(4)[:].images, "target_index": 0}
     assert failures(conforms(ExplainerTests, OfImages, **members)) == {}
+
+
+# -- attribute ----------------------------------------------------------------------------------------------------
+
+
+def attributing(attribute):
+    return type("Mutant", (OfImages,), {"__doc__": OfImages.__doc__, "attribute": attribute})
+
+
+def attributes(change):
+    return attributing(lambda self, model, images, target: change(self._maps(model, images, target), model, images))
+
+
+def hooked(maps, model, images):
+    model.register_forward_hook(lambda *_: None)
+    return maps
+
+
+def writing(maps, model, images):
+    images.mul_(0)
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda maps, model, images: maps, None),
+        (lambda maps, model, images: 2 * maps, "attribute and explain differ"),
+        (hooked, "attribute changed the hooks of PatchDiscriminator"),
+        (writing, "wrote into the images"),
+        (lambda maps, model, images: maps.requires_grad_(), "no detached Tensor"),
+    ],
+    ids=["good", "doubled", "hooked", "writes", "attached"],
+)
+def test_attribute(conforms, failures, change, text):
+    found = failures(conforms(ExplainerTests, attributes(change)))
+    assert set(found) - {UNHOOKED} == ({EQUAL} if text else set())
+    assert (UNHOOKED in found) is (change is hooked)
+    assert text is None or text in found[EQUAL]
+
+
+def unhooks(self, model, images, target):
+    handle = model.register_forward_hook(lambda *_: None)
+    try:
+        return self._maps(model, images, target)
+    finally:
+        handle.remove()
+
+
+def leaves_its_hook(self, model, images, target):
+    handle = model.register_forward_hook(lambda *_: None)
+    maps = self._maps(model, images, target)
+    handle.remove()
+    return maps
+
+
+@pytest.mark.parametrize(("attribute", "fails"), [(unhooks, False), (leaves_its_hook, True)])
+def test_hooks_of_attribute(conforms, failures, attribute, fails):
+    found = failures(conforms(ExplainerTests, attributing(attribute)))
+    assert set(found) == ({UNHOOKED} if fails else set())
+    assert all("when the model raised at its call 1: the hooks of Patch" in text for text in found.values())

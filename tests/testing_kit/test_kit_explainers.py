@@ -214,6 +214,7 @@ SIGNED = "test_positive_speaks_for_the_target"
 CONSTANT = "test_a_constant_model_gets_a_map_of_zero"
 FINITE = "test_its_numbers_are_finite"
 HALF = "test_bfloat16_gives_finite_numbers"
+UNHOOKED = "test_attribute_leaves_no_trace_when_the_model_raises"
 LEFT = "test_the_model_is_left_as_it_was"
 AFTER_TARGET = f"{LEFT}_after_a_bad_target"
 AFTER_RAISING = f"{LEFT}_after_it_raised"
@@ -288,7 +289,7 @@ def test_every_check_has_a_mutant():
         n for n in dir(ExplainerTests.__mro__[-2]) if n.startswith("test_")
     }
     tested = {check for _, expected in MUTANTS.values() for check in expected}
-    elsewhere = {SHOWN, "test_attribute_equals_explain", "test_cuda_agrees_with_the_cpu"}
+    elsewhere = {SHOWN, UNHOOKED, "test_attribute_equals_explain", "test_cuda_agrees_with_the_cpu"}
     assert own == tested | elsewhere
 
 
@@ -313,42 +314,11 @@ def test_a_result_type_that_is_wrong(isolated_registry, conforms, failures, kind
 def test_a_result_of_another_type_than_declared(conforms, failures):
     found = failures(conforms(ExplainerTests, around(other_type)), DECLARED)
     assert "returned dict" in found[DECLARED]
+    found = failures(conforms(ExplainerTests, mutant(accepts="image")), DECLARED)
+    assert "accepts = 'image'" in found[DECLARED]
 
 
-# -- attribute ----------------------------------------------------------------------------------------------------
-
-
-def attributes(change):
-    return mutant(
-        attribute=lambda self, model, images, target: change(self._maps(model, images, target), model, images)
-    )
-
-
-def hooked(maps, model, images):
-    model.register_forward_hook(lambda *_: None)
-    return maps
-
-
-def writing(maps, model, images):
-    images.mul_(0)
-    return maps
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda maps, model, images: maps, None),
-        (lambda maps, model, images: 2 * maps, "attribute and explain differ"),
-        (hooked, "attribute changed the hooks of PatchDiscriminator"),
-        (writing, "wrote into the images"),
-        (lambda maps, model, images: maps.requires_grad_(), "no detached Tensor"),
-    ],
-    ids=["good", "doubled", "hooked", "writes", "attached"],
-)
-def test_attribute(conforms, failures, change, text):
-    found = failures(conforms(ExplainerTests, attributes(change)))
-    assert set(found) == ({"test_attribute_equals_explain"} if text else set())
-    assert all(text in message for message in found.values())
+# -- skips, and traits --------------------------------------------------------------------------------------------
 
 
 def test_what_does_not_apply_is_skipped_with_its_reason(conforms, run):
@@ -357,9 +327,6 @@ def test_what_does_not_apply_is_skipped_with_its_reason(conforms, run):
     assert "registered by the test itself" in found["test_it_is_found_through_its_installed_entry_point"]
     if not torch.cuda.is_available():
         assert "no CUDA device" in found["test_cuda_agrees_with_the_cpu"]
-
-
-# -- traits -------------------------------------------------------------------------------------------------------
 
 
 def test_a_method_without_sign_says_why(conforms, failures):

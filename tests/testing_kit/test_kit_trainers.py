@@ -22,6 +22,8 @@ CHANGES = "test_training_changes_something"
 SEEDED = "test_the_same_seed_trains_the_same_models"
 OTHERS = "test_another_seed_trains_others"
 WRITTEN = "test_data_are_not_written_into"
+HALF = "test_bfloat16_gives_finite_weights"
+CUDA = "test_cuda_gives_back_models_on_the_cpu"
 CRASHED = "test_a_crashed_training_ends_as_an_uninterrupted_one"
 REFUSED = "test_a_checkpoint_of_another_training_is_refused"
 STOPPED = "test_nan_stops_it"
@@ -123,6 +125,16 @@ class StartsAgain(Fits):
         return Fits.loop(self, model, optimizer, runtime)
 
 
+class Halves(Fits):
+    """Fits a linear judge to labels, and rounds its weights."""
+
+    def _fit(self, data, runtime):
+        trained = Fits._fit(self, data, runtime)
+        if runtime.precision == "bfloat16":
+            trained.judge.to(torch.bfloat16)
+        return trained
+
+
 def unguarded(self, loop, loss):
     optimizer = loop.optimizers["judge"]
     optimizer.zero_grad()
@@ -190,6 +202,7 @@ MUTANTS = {
         {CRASHED: "started again from the beginning (8 readings of 8)", REFUSED: "of another seed"},
     ),
     "takes any checkpoint": (Forgetful, {REFUSED: "checkpoint of another seed: expected StorageError, but nothing"}),
+    "half weights": (Halves, {HALF: "in bfloat16 it trained head.weight"}),
     "goes on over NaN": (mutant(update=unguarded), {STOPPED: "went on over NaN in the data, and returned NaN in head"}),
     "stops in no words": (mutant(update=hides_nan), {STOPPED: "NaN in the data ended in RuntimeError"}),
     "any data": (mutant(fit=any_data), {WRONG: "with a tensor: expected InputError, but nothing was raised"}),
@@ -207,7 +220,7 @@ def test_a_mutant_fails_its_check_and_no_other(conforms, failures, name):
 
 def test_every_check_has_a_mutant():
     own = {n for n in vars(TrainerTests) if n.startswith("test_")}
-    assert own == {check for _, expected in MUTANTS.values() for check in expected}
+    assert own == {check for _, expected in MUTANTS.values() for check in expected} | {CUDA}
 
 
 class ReadsOnce(Fits):
