@@ -35,12 +35,13 @@ def genxai(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def spot(entrants, monkeypatch):
     """The program in this process, with the tasks of the entrants only: (exit code, output, errors)."""
     made = {"spot": entrants.SpotTask, "train-spot": entrants.TrainSpot}
-    for name in list(TASKS):
-        monkeypatch.delitem(TASKS, name)
-    for name in made:
-        monkeypatch.setitem(TASKS, name, f"entrants:{name}")
+    before = dict(TASKS)
+    TASKS.clear()
+    TASKS.update({name: f"entrants:{name}" for name in made})
     monkeypatch.setattr(entering, "task", lambda name: made[name]() if name in made else task(name))
-    return lambda *arguments: cli._main(["bench", *map(str, arguments)])
+    yield lambda *arguments: cli._main(["bench", *map(str, arguments)])
+    TASKS.clear()
+    TASKS.update(before)  # in their order
 
 
 # -- names --------------------------------------------------------------------------------------------------------

@@ -277,6 +277,15 @@ def test_verdicts_in_words():
     assert said(made({"a": 0.5 + level}, lower=True))["a"][0] == "worse"
 
 
+def test_better_than_a_heuristic_below_chance_is_not_all(entrants):
+    level = np.linspace(-0.01, 0.01, 5)
+    board = made({"heuristic": level - 0.5, "even": level[::-1] * 3, "good": 0.5 + level})
+    assert board.says("t", "even") == "better than the edge filter, not than random or constant"
+    assert board.says("t", "good") == "better than the edge filter"
+    assert board.says("t", "oracle") == ""
+    assert {r["contestant"]: r["verdict"] for r in board.table()}["even"] == board.says("t", "even")
+
+
 def test_who_answers_as_the_opponent_does_is_no_better_by_the_last_bit():
     board = made({"same": np.full(5, 1e-13), "sure": np.full(5, 0.25)})
     assert said(board, "constant") == {

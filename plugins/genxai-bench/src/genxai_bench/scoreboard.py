@@ -195,6 +195,10 @@ class Scoreboard(Explanation):
         ``same`` means that no difference can be told, not that there is none. ``difference`` is in the measure's unit,
         positive where the contestant is better.
         """
+        return [dict(row) for row in self._verdicts]
+
+    @functools.cached_property
+    def _verdicts(self) -> list[dict[str, Any]]:
         rows = []
         for task in self.tasks:
             measure = self.first(task)
@@ -223,12 +227,25 @@ class Scoreboard(Explanation):
                     )
         return rows
 
+    def says(self, task: str, contestant: str) -> str:
+        """Spell the verdict on a contestant: against the heuristic, and whom it is not better than either.
+
+        Empty for one that frames the task or has no scores.
+        """
+        found = {v["against"]: v for v in self._verdicts if (v["task"], v["contestant"]) == (task, contestant)}
+        if not found:
+            return ""
+        said = str(found["heuristic"]["says"])
+        if found["heuristic"]["verdict"] == "better":
+            short_of = [other for other in OPPONENTS[1:] if found[other]["verdict"] != "better"]
+            said += f", not than {' or '.join(short_of)}" if short_of else ""
+        return said
+
     def table(self) -> list[dict[str, Any]]:
         """Return one row per task and contestant, the best first, those that frame the task and that failed too.
 
-        ``rank`` counts the contestants alone; equal means share one. ``verdict`` is that against the heuristic.
+        ``rank`` counts the contestants alone; equal means share one. ``verdict`` is what `says` says.
         """
-        against = {(v["task"], v["contestant"]): v["says"] for v in self.verdicts() if v["against"] == "heuristic"}
         rows: list[dict[str, Any]] = []
         for task in self.tasks:
             ranks = self.ranks(task)
@@ -241,7 +258,7 @@ class Scoreboard(Explanation):
                         "contestant": self.called(task, contestant),
                         "measure": self.first(task),
                         **found._asdict(),
-                        "verdict": against.get((task, contestant), ""),
+                        "verdict": self.says(task, contestant),
                         "seconds": self.seconds.get(task, {}).get(contestant),
                     }
                 )

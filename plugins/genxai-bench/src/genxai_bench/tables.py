@@ -24,7 +24,6 @@ def _task(board: Scoreboard, task: str) -> Iterator[str]:
     for name, measure in about["measures"].items():
         better = "higher" if measure["higher_is_better"] else "lower"
         yield f"  {name}: {measure['says']}; {better} is better, perfect {number(measure['perfect'])}"
-    verdicts = {(v["contestant"], v["against"]): v["says"] for v in board.verdicts() if v["task"] == task}
     ranks = board.ranks(task)
     rows = [["", "", first, "±", *others, "verdict"]]
     for name in board.contestants(task, frame=True):
@@ -36,7 +35,7 @@ def _task(board: Scoreboard, task: str) -> Iterator[str]:
                 number(found.mean),
                 f"{found.half:.3f}",
                 *(number(board.interval(task, name, other).mean) for other in others),
-                verdicts.get((name, "heuristic"), ""),
+                board.says(task, name),
             ]
         )
     yield from (f"  {line}" for line in aligned(rows, right={0, *range(2, 4 + len(others))}))
