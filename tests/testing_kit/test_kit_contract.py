@@ -286,6 +286,10 @@ def test_a_known_failure_is_marked_for_its_class_alone():
     (mark,) = getattr(marked, check).pytestmark
     assert (mark.name, mark.kwargs) == ("xfail", {"strict": True, "reason": "NaN at zero"})
     assert not hasattr(getattr(ExplainerTests, check), "pytestmark")
+    other = "test_provenance_is_stamped"
+    below = type("T", (marked,), {"expected_failures": {other: "not yet"}})
+    assert [m.name for c in (check, other) for m in getattr(below, c).pytestmark] == ["xfail", "xfail"]
+    assert not hasattr(getattr(marked, other), "pytestmark")
     assert getattr(marked, check).__doc__ == getattr(ExplainerTests, check).__doc__
     assert inspect.signature(getattr(marked, check)) == inspect.signature(getattr(ExplainerTests, check))
 
