@@ -78,11 +78,11 @@ class DiscriminatorTests(ModelTests):
             self.one_at_a_time(model.features, self.images(model), "the features of image", mend)
 
     def test_gradients_reach_the_images(self) -> None:
-        """Every logit can be explained by its gradient: finite, and not zero for all images."""
+        """Every logit (of very many, some) can be explained by its gradient: finite, and not zero for all images."""
         model = self.new().requires_grad_(False)
         images = self.images(model).requires_grad_()
         logits = model(images).reshape(len(images), -1)
-        for k in range(logits.shape[1]):
+        for k in range(0, logits.shape[1], max(1, logits.shape[1] // 16)):
             found: Any = (None,)
             if logits.requires_grad:
                 found = torch.autograd.grad(logits[:, k].sum(), images, retain_graph=True, allow_unused=True)
