@@ -18,6 +18,12 @@ def genxai_components() -> Iterable[Component]:
             "latents to images by transposed convolutions, 8 to 128 px",
         ),
         Component(
+            "generator",
+            "vae",
+            "genxai_zoo.vae:VAE",
+            "variational autoencoder: Gaussian or Bernoulli pixels, encoder, ELBO, importance-weighted log p(x)",
+        ),
+        Component(
             "discriminator",
             "dcgan",
             "genxai_zoo.dcgan:DCGANDiscriminator",
@@ -34,5 +40,11 @@ def genxai_components() -> Iterable[Component]:
             "classifier",
             "genxai_zoo.classifier:ClassifierTrainer",
             "trains a classifier on labelled images and measures it on held-out ones",
+        ),
+        Component(
+            "trainer",
+            "vae",
+            "genxai_zoo.vae_training:VAETrainer",
+            "fits a VAE by its ELBO, with beta as the weight of the divergence",
         ),
     ]

@@ -1,0 +1,34 @@
+"""Every family with a density keeps the contract of its kind, and so does its trainer."""
+
+from __future__ import annotations
+
+from genxai_core import Spec
+from genxai_core.testing import GeneratorTests, TrainerTests
+
+
+class TestVAE(GeneratorTests):
+    component = "generator/vae"
+    params = {"size": 16, "latents": 5, "width": 4, "samples": 3}
+
+
+class TestVAEOfBernoulliColours(GeneratorTests):
+    component = "generator/vae"
+    params = {
+        "size": 8,
+        "channels": 3,
+        "latents": 4,
+        "width": 4,
+        "likelihood": "bernoulli",
+        "samples": 3,
+        "value_range": (0.0, 1.0),
+    }
+
+
+class TestVAETrainer(TrainerTests):
+    component = "trainer/vae"
+    params = {
+        "model": Spec("generator/vae", {"latents": 4, "width": 4, "samples": 2}),
+        "steps": 6,
+        "batch": 8,
+        "beta": 2.0,
+    }
