@@ -98,10 +98,10 @@ class Infidelity(ExplanationMetric):
             )
         reference = baseline_of(batch.images, self.baseline, batch.model.value_range)  # type: ignore[union-attr]
         logit = batch.logit(batch.images[None])
-        corners = self._corners(batch)
+        corners = self._corners(batch) if self.perturbation == "squares" else None
         predicted, drops = [], []
         for chunk in batch.repeats(self.samples):
-            if self.perturbation == "noise":
+            if corners is None:
                 changed = self._noisy(batch, chunk)
             else:
                 inside = self._inside(corners[:, chunk.start : chunk.stop].transpose(0, 1), batch.images)

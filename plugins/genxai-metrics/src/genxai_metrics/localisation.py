@@ -26,8 +26,8 @@ class Localisation(ExplanationMetric):
       places that are left.
 
     A random map has the mask's share a of the image in the first two, and about a / (2 − a) in ``iou``; a constant
-    positive one has exactly that. Where f is the sum of the pixels of M and those are positive, φ = x on M has 1 in all, and −φ
-    has 0. Images without the concept do not count; ``images`` is the number of those that do.
+    positive one has exactly that. Where f is the sum of the pixels of M and those are positive, φ = x on M has 1 in
+    all, and −φ has 0. Images without the concept do not count; ``images`` is the number of those that do.
 
     Known weaknesses: **a mask says where the object is, not where the model looks**. A model that uses the background
     has right explanations that score low: trust it where the truth is planted, and nowhere as the only judge. The

@@ -27,8 +27,9 @@ class Randomisation(Anew):
     Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018. Layers are the modules that have parameters of
     their own, from the bottom to the top in the order in which they are first called. A layer is randomised by drawing
     each of its parameters from a normal distribution of mean 0 and of that tensor's root mean square (which leaves
-    zeros as they are; spectral and weight norm are resolved into the weight first). With ρ the rank correlation of the
-    maps ``[N, H, W]`` (``[N, C, H, W]`` is summed over channels) before and after, 0 where one of them is constant,
+    zeros and buffers as they are; spectral and weight norm are resolved into the weight first). With ρ the rank
+    correlation of the maps ``[N, H, W]`` (``[N, C, H, W]`` is summed over channels) before and after, 0 where one of
+    them is constant,
 
         similarity = mean over layers of |ρ|,    similarity_all = |ρ| once every layer is random.
 
