@@ -270,6 +270,10 @@ def test_pointing_shares_ties_and_correlation_of_a_constant_is_none():
     x = torch.tensor([1.0, 2.0, 4.0])
     assert correlation(torch.full((3,), 0.1), x) == 0.0
     assert correlation(-3 * x + 1, x) == pytest.approx(-1)
+    assert correlation(torch.zeros(3), x) == 0.0
+    for scale in (1e200, 1e-200, 5e-324):  # their squares are infinite, or 0
+        assert correlation(scale * x.double(), x) == pytest.approx(1)
+        assert correlation(x, -scale * x.double()) == pytest.approx(-1)
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------

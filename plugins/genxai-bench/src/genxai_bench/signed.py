@@ -57,10 +57,17 @@ def agreement(found: Tensor, true: Tensor) -> float:
 
 def correlation(found: Tensor, true: Tensor) -> float:
     """Return Pearson's correlation of two vectors; 0 where one of them does not vary."""
-    x, y = found.double() - found.double().mean(), true.double() - true.double().mean()
-    spread = x.norm() * y.norm()
-    still = x.norm() <= 1e-9 * found.double().norm() or y.norm() <= 1e-9 * true.double().norm()
-    return 0.0 if still else float(x @ y / spread)
+    x, y = (_unit(v) for v in (found, true))
+    still = x.norm() <= 1e-9 * found.numel() ** 0.5 or y.norm() <= 1e-9 * true.numel() ** 0.5
+    return 0.0 if still else float(x @ y / (x.norm() * y.norm()))
+
+
+def _unit(values: Tensor) -> Tensor:
+    """Return a vector on the scale of 1, less its mean: squares of the whole range of double precision hold."""
+    values = values.double()
+    largest = values.abs().max()
+    values = torch.where(largest > 0, values / largest, 0.0)
+    return values - values.mean()
 
 
 def pointing(maps: Tensor, region: Tensor) -> Tensor:
