@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from genxai_bench import contest, statistics
+from genxai_bench import contest, figure, statistics, tables
 from genxai_bench.scoreboard import Scoreboard
 from genxai_bench.task import FRAME
 from scipy import stats
@@ -21,7 +21,7 @@ NOISY = Spec("explainer/spot-gradient", {"noise": 0.4})
 
 @pytest.fixture
 def board(entrants):
-    return contest.run([GRADIENT, BLIND, NOISY, RUDE], [entrants.SpotTask()], range(4), QUIET)
+    return contest.run([GRADIENT, BLIND, NOISY, RUDE], [entrants.SpotTask()], range(5), QUIET)
 
 
 # -- a contest ----------------------------------------------------------------------------------------------------
@@ -31,9 +31,9 @@ def test_every_contestant_meets_every_instance(board):
     assert board.contestants("spot") == ["explainer/spot-gradient", contest.label(NOISY), "explainer/spot-blind"]
     for name in (*board.contestants("spot"), *FRAME):
         for measure in ("energy", "miss"):
-            assert list(board.scores("spot", name, measure)) == [0, 1, 2, 3]
+            assert list(board.scores("spot", name, measure)) == [0, 1, 2, 3, 4]
     assert set(board.scores("spot", "explainer/spot-gradient").values()) == {1.0}
-    assert list(board.scores("spot", "explainer/spot-blind").values()) == pytest.approx([16 / 144] * 4)
+    assert list(board.scores("spot", "explainer/spot-blind").values()) == pytest.approx([16 / 144] * 5)
     assert set(board.scores("spot", "oracle", "miss").values()) == {0.0}
     assert set(board.seconds["spot"]) == set(board.contestants("spot"))
     assert all(seconds > 0 for seconds in board.seconds["spot"].values())
@@ -93,14 +93,14 @@ def test_a_trainer_whose_models_lack_the_capability_has_failed(entrants, monkeyp
 
 
 def test_seeds_make_the_scores_and_nothing_else_does(entrants, board):
-    again = contest.run([RUDE, NOISY, GRADIENT], [entrants.SpotTask()], [3, 2, 1, 0], QUIET.with_(seed=9))
+    again = contest.run([RUDE, NOISY, GRADIENT], [entrants.SpotTask()], [3, 4, 2, 1, 0], QUIET.with_(seed=9))
     for name in (contest.label(NOISY), "explainer/spot-gradient", *FRAME):
         assert again.scores("spot", name) == board.scores("spot", name)
 
 
 def test_a_machine_with_another_device_plays_the_same(entrants, board):
     """Instances are on the CPU; a runtime of elsewhere is no reason for all to fail."""
-    found = contest.run([GRADIENT, NOISY], [entrants.SpotTask()], range(4), QUIET.with_(device="cuda"))
+    found = contest.run([GRADIENT, NOISY], [entrants.SpotTask()], range(5), QUIET.with_(device="cuda"))
     assert found.failures == {}
     assert found.scores("spot", contest.label(NOISY)) == board.scores("spot", contest.label(NOISY))
 
@@ -284,6 +284,61 @@ def test_better_than_a_heuristic_below_chance_is_not_all(entrants):
     assert board.says("t", "good") == "better than the edge filter"
     assert board.says("t", "oracle") == ""
     assert {r["contestant"]: r["verdict"] for r in board.table()}["even"] == board.says("t", "even")
+
+
+def test_one_standing_is_what_every_place_counts():
+    """Maps of nothing win no task whose edge filter is worse than nothing: not in words, summary, picture or text."""
+    level = np.linspace(-0.01, 0.01, 5)
+    nothing = {"zero": np.zeros(5), "faint": level[::-1] * 3}
+    board = made({"heuristic": level - 0.5, "good": 0.5 + level, "bad": level - 0.2, **nothing})
+    assert {v["verdict"] for v in board.verdicts() if v["against"] == "heuristic"} == {"better"}
+    standing = {name: board.standing("t", name) for name in board.contestants("t")}
+    assert standing == {"good": "better", "zero": "same", "faint": "same", "bad": "worse"}
+    assert board.says("t", "bad") == "better than the edge filter, loses to random and constant"
+    summary = board.summary()
+    assert summary["better than heuristic, random and constant"] == "1 of 4 times"
+    assert summary["worse than one of them"] == 1
+    last = list(tables.lines(board))[-4:]
+    assert "good: better than heuristic, random and constant on t" in last
+    assert sum("better than" in line for line in last) == 1
+    assert {row.name: row.verdict for row in figure._rows(board, "t") if row.name in standing} == standing
+    with pytest.raises(ExplainerError, match="no verdict on 'oracle'"):
+        board.standing("t", "oracle")
+
+
+def test_one_who_loses_to_a_constant_alone_is_said_to():
+    level = np.linspace(-0.01, 0.01, 5)
+    board = made({"constant": 0.5 + level, "a": np.array([0.4, -0.4, 0.3, -0.3, 0.0])})
+    assert board.says("t", "a") == "loses to constant"
+    assert board.standing("t", "a") == "worse"
+    assert made({"a": level - 0.5}).says("t", "a") == "loses to the edge filter"
+
+
+def test_a_difference_that_does_not_matter_is_none():
+    """The edge map with a hair of the gradient: surely more than the edge map, and by nothing."""
+    edge = np.array([0.1, 0.3, 0.2, 0.15, 0.25])
+    hair = np.array([3.1e-7, 3.9e-7, 3.7e-7, 4.0e-7, 3.3e-7])
+    assert stats.ttest_rel(edge + hair, edge).pvalue < 1e-4
+    assert said(made({"heuristic": edge, "a": edge + hair}))["a"][0] == "same"
+    assert said(made({"heuristic": edge, "a": edge + 1000 * hair}))["a"][0] == "better"
+
+
+def test_few_instances_tell_nothing_however_alike_they_are():
+    for seeds in (2, 3, 4):
+        board = made({"a": [0.5] * seeds, "b": [0.9] * seeds})
+        assert {row["verdict"] for row in board.verdicts()} == {"same"}
+        assert board.says("t", "b") == "no verdict from fewer than 5 instances"
+    assert {row["verdict"] for row in made({"a": [0.5] * 5}).verdicts()} == {"better"}
+
+
+def test_differences_without_spread_are_given_the_least_that_counts():
+    gain = np.full(6, 0.25)
+    t = 0.25 / (1e-4 / math.sqrt(6))
+    assert statistics.paired(gain, 1e-4) == pytest.approx(2 * stats.t.sf(t, 5))
+    assert 0 < statistics.paired(gain) < statistics.paired(gain, 1e-4)
+    assert statistics.paired(np.zeros(6), 1e-4) == 1.0
+    rough = np.array([0.1, 0.3, 0.2])
+    assert statistics.paired(rough, 1e-4) == pytest.approx(stats.ttest_1samp(rough, 0).pvalue)
 
 
 def test_who_answers_as_the_opponent_does_is_no_better_by_the_last_bit():

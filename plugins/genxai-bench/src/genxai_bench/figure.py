@@ -32,12 +32,12 @@ FAILED = 3
 
 FAINT = "#8A8A8A"
 MARKS = {"better": ("o", COLOURS[0]), "same": ("o", "white"), "worse": ("v", COLOURS[1])}
-"""Marker and filling by verdict against the heuristic: told apart without colours, too."""
+"""Marker and filling by standing: told apart without colours, too."""
 
 LEGEND = {
-    "better": "better than the heuristic",
-    "same": "no difference that can be told",
-    "worse": "worse than the heuristic",
+    "better": "better than heuristic, random and constant",
+    "same": "neither can be told",
+    "worse": "worse than one of them",
 }
 
 
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
     name: str
     verdict: str
-    """Against the heuristic; ``frame`` for one that frames the task, ``failed`` for one without scores."""
+    """Its standing; ``frame`` for one that frames the task, ``failed`` for one without scores."""
     mean: float
     low: float
     high: float
@@ -88,13 +88,11 @@ def draw(board: Scoreboard, columns: int = 0) -> Figure:
 
 
 def _rows(board: Scoreboard, task: str) -> list[Row]:
-    verdicts = {
-        v["contestant"]: v["verdict"] for v in board.verdicts() if (v["task"], v["against"]) == (task, "heuristic")
-    }
     found = []
     for name in board.contestants(task, frame=True):
         shown = board.called(task, name) if name in FRAME else short(name)
-        found.append(Row(shown, verdicts.get(name, "frame"), *board.interval(task, name)))
+        standing = "frame" if name in FRAME else board.standing(task, name)
+        found.append(Row(shown, standing, *board.interval(task, name)))
     failed = [short(name) for name in board.failures.get(task, {})]
     if len(failed) > FAILED:
         failed = [f"{len(failed)} contestants"]

@@ -14,7 +14,7 @@ from genxai_core.errors import ExplainerError
 from genxai_core.explanation import Explanation
 
 from . import statistics
-from .statistics import Interval
+from .statistics import Interval, Verdict
 from .task import FRAME
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ OPPONENTS = ("heuristic", "random", "constant")
 CAPTION = (
     "Mean and 95 % interval over instances (Student's t) of the measure that ranks; the right side is the better. "
     "Gray: the four that frame a task; the gray line is the heuristic's mean, the dotted one chance. Blue: better than "
-    "the heuristic; open: no difference that can be told; red triangle: worse (paired t, corrected after Holm)."
+    "heuristic, random and constant; red triangle: worse than one of them; open: neither can be told (paired t, "
+    "corrected after Holm)."
 )
 
 COLUMNS = ("task", "contestant", "measure", "seed", "value")
@@ -157,8 +158,12 @@ class Scoreboard(Explanation):
         Two that are both perfect but for the last bits of arithmetic are equal.
         """
         perfect = float(self.tasks[task]["measures"][self.first(task)]["perfect"])
-        span = abs(perfect - self.interval(task, "random").mean) or 1.0
-        return round((self.interval(task, contestant).mean - perfect) / span, 4)
+        return round((self.interval(task, contestant).mean - perfect) / self._span(task), 4)
+
+    def _span(self, task: str) -> float:
+        """Return the way from random to perfect."""
+        perfect = float(self.tasks[task]["measures"][self.first(task)]["perfect"])
+        return abs(perfect - self.interval(task, "random").mean) or 1.0
 
     def _sign(self, task: str, measure: str) -> float:
         return 1.0 if self.tasks[task]["measures"][measure]["higher_is_better"] else -1.0
@@ -166,14 +171,14 @@ class Scoreboard(Explanation):
     # -- what may be said -----------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
-        """Return how many took part in how much, and how often they beat the heuristic."""
-        verdicts = [v["verdict"] for v in self.verdicts() if v["against"] == "heuristic"]
+        """Return how many took part in how much, and how often they beat all that do not know the truth."""
+        verdicts = [self.standing(task, name) for task in self.tasks for name in self.contestants(task)]
         found = {
             "tasks": len(self.tasks),
             "contestants": len({*self.contestant, *(c for by in self.failures.values() for c in by)} - set(FRAME)),
             "instances of each": len(set(self.seed)),
-            "better than the heuristic": f"{verdicts.count('better')} of {len(verdicts)} times",
-            "worse": verdicts.count("worse"),
+            "better than heuristic, random and constant": f"{verdicts.count('better')} of {len(verdicts)} times",
+            "worse than one of them": verdicts.count("worse"),
         }
         failed = sum(map(len, self.failures.values()))
         return found | ({"failed": failed} if failed else {})
@@ -192,8 +197,9 @@ class Scoreboard(Explanation):
         Both met the same instances, so the test is Student's paired t over seeds. Its p values are corrected after Holm
         (1979) for the number of contestants that are compared with the same opponent on the same task: who enters many
         contestants finds a difference by chance no more often. ``verdict`` is ``better``, ``same`` or ``worse`` at 5 %;
-        ``same`` means that no difference can be told, not that there is none. ``difference`` is in the measure's unit,
-        positive where the contestant is better.
+        ``same`` means that no difference can be told, not that there is none. It needs `statistics.FEWEST` instances
+        and a mean difference of at least 1/10,000 of the way from random to perfect, which is also the least spread
+        that the test is given. ``difference`` is in the measure's unit, positive where the contestant is better.
         """
         return [dict(row) for row in self._verdicts]
 
@@ -204,15 +210,16 @@ class Scoreboard(Explanation):
             measure = self.first(task)
             sign = self._sign(task, measure)
             names = self.contestants(task)
+            least = statistics.LEAST * self._span(task)
             for opponent in OPPONENTS:
                 theirs = self.scores(task, opponent)
                 gains = [
                     [sign * (value - theirs[seed]) for seed, value in self.scores(task, name).items()] for name in names
                 ]
-                corrected = statistics.holm([statistics.paired(gain) for gain in gains])
+                corrected = statistics.holm([statistics.paired(gain, least) for gain in gains])
                 for name, gain, p in zip(names, gains, corrected):
                     mean = float(np.mean(gain))
-                    found = statistics.verdict(mean, p)
+                    found = statistics.verdict(mean, p, len(gain), least)
                     said = _said(found, self.called(task, opponent))
                     rows.append(
                         {
@@ -227,19 +234,46 @@ class Scoreboard(Explanation):
                     )
         return rows
 
+    def _against(self, task: str, contestant: str) -> dict[str, dict[str, Any]]:
+        """Return a contestant's verdicts by opponent; none for one that frames the task or has no scores."""
+        return {v["against"]: v for v in self._verdicts if (v["task"], v["contestant"]) == (task, contestant)}
+
+    def standing(self, task: str, contestant: str) -> Verdict:
+        """Return what a contestant's verdicts come to.
+
+        ``better`` is who is better than each of the heuristic, the random and the constant one: where a heuristic does
+        worse than nothing, it takes nothing to be better than it. ``worse`` is who is worse than any of them.
+
+        Raises
+        ------
+        ExplainerError
+            If it frames the task or has no scores there.
+        """
+        found = [v["verdict"] for v in self._against(task, contestant).values()]
+        if not found:
+            raise ExplainerError(f"scoreboard: there is no verdict on {contestant!r} on {task!r}")
+        if "worse" in found:
+            return "worse"
+        return "better" if set(found) == {"better"} else "same"
+
     def says(self, task: str, contestant: str) -> str:
-        """Spell the verdict on a contestant: against the heuristic, and whom it is not better than either.
+        """Spell the verdict on a contestant: against the heuristic, and whom it is not better than or loses to either.
 
         Empty for one that frames the task or has no scores.
         """
-        found = {v["against"]: v for v in self._verdicts if (v["task"], v["contestant"]) == (task, contestant)}
+        found = self._against(task, contestant)
         if not found:
             return ""
-        said = str(found["heuristic"]["says"])
-        if found["heuristic"]["verdict"] == "better":
-            short_of = [other for other in OPPONENTS[1:] if found[other]["verdict"] != "better"]
-            said += f", not than {' or '.join(short_of)}" if short_of else ""
-        return said
+        if len(self.scores(task, contestant)) < statistics.FEWEST:
+            return f"no verdict from fewer than {statistics.FEWEST} instances"
+        first = found["heuristic"]["verdict"]
+        even, lost = ([o for o in OPPONENTS[1:] if found[o]["verdict"] == which] for which in ("same", "worse"))
+        said = [str(found["heuristic"]["says"])] if first != "same" or not lost else []
+        if even and first == "better":
+            said.append(f"not than {' or '.join(even)}")
+        if lost and first != "worse":
+            said.append(f"loses to {' and '.join(lost)}")
+        return ", ".join(said)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row per task and contestant, the best first, those that frame the task and that failed too.

@@ -15,6 +15,12 @@ LEVEL = 0.95
 SAME = 1e-9
 """Two scores closer than that are one score: arithmetic, not a difference."""
 
+FEWEST = 5
+"""Instances below which there is no verdict: two that happen to differ alike would make any test sure."""
+
+LEAST = 1e-4
+"""The share of the way from random to perfect below which two means are one, and two scores have one spread."""
+
 Verdict = Literal["better", "same", "worse"]
 
 
@@ -41,18 +47,22 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def paired(differences: Sequence[float] | np.ndarray) -> float:
+def paired(differences: Sequence[float] | np.ndarray, least: float = SAME) -> float:
     """Return the two-sided p of Student's paired t test: how surprising the differences are, were their mean zero.
 
-    Differences that are all the same, which the test does not know, give 0, or 1 where they are zero.
+    Parameters
+    ----------
+    differences
+        One for each instance.
+    least
+        Their spread is taken for this where it is less: the test does not know differences that are all the same, and
+        no score is known any finer.
     """
     found = np.asarray(differences, dtype=float)
     found = np.where(np.abs(found) < SAME, 0.0, found)
     if len(found) < 2:
         return 1.0
-    spread = float(found.std(ddof=1))
-    if spread < SAME:
-        return 1.0 if abs(float(found.mean())) < SAME else 0.0
+    spread = max(float(found.std(ddof=1)), least, SAME)
     return float(2 * stats.t.sf(abs(float(found.mean())) / (spread / math.sqrt(len(found))), len(found) - 1))
 
 
@@ -70,8 +80,20 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def verdict(difference: float, p: float) -> Verdict:
-    """Say which of two is better; ``same`` where it cannot be told."""
-    if p >= 1 - LEVEL:
+def verdict(difference: float, p: float, instances: int, least: float = 0.0) -> Verdict:
+    """Say which of two is better; ``same`` where it cannot be told.
+
+    Parameters
+    ----------
+    difference
+        Their mean difference, positive where the first is better.
+    p
+        As `paired` and `holm` make it.
+    instances
+        How many they met; fewer than `FEWEST` tell nothing.
+    least
+        A smaller difference is none that matters.
+    """
+    if p >= 1 - LEVEL or instances < FEWEST or abs(difference) < least:
         return "same"
     return "better" if difference > 0 else "worse"

@@ -49,18 +49,18 @@ def _task(board: Scoreboard, task: str) -> Iterator[str]:
 
 
 def _verdicts(board: Scoreboard) -> Iterator[str]:
-    """One line for every contestant: how often it is better than the heuristics, and where it is not."""
+    """One line for every contestant: where it is better than all that do not know the truth, and where it is not."""
     found: dict[str, dict[str, list[str]]] = {}
-    for row in board.verdicts():
-        if row["against"] == "heuristic":
-            found.setdefault(row["contestant"], {}).setdefault(row["verdict"], []).append(row["task"])
+    for task in board.tasks:
+        for name in board.contestants(task):
+            found.setdefault(name, {}).setdefault(board.standing(task, name), []).append(task)
     for task, failed in board.failures.items():
         for name in failed:
             found.setdefault(name, {}).setdefault("failed", []).append(task)
     words = {
-        "better": "better than the heuristic on",
-        "same": "no difference that can be told on",
-        "worse": "loses to it on",
+        "better": "better than heuristic, random and constant on",
+        "same": "cannot be told on",
+        "worse": "worse than one of them on",
         "failed": "failed on",
     }
     for name, by_verdict in found.items():
