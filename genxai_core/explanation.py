@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -59,14 +59,21 @@ class Explanation:
         rows = indices(index, len(self))
         return dataclasses.replace(self, **{n: _take(getattr(self, n), rows) for n in self.per_sample})
 
+    def __iter__(self) -> Iterator[Self]:
+        """Go through the samples, each as a result of length one."""
+        return (self[row] for row in range(len(self)))
+
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """Join results of batches.
+        """Join results of batches. A field per sample that one of them lacks is left out, if its type does not fill it.
+
+        Of notes and provenance the first part's are kept.
 
         Raises
         ------
         ExplainerError
-            If there are none, or the type has nothing per sample and there is more than one part.
+            If there are none, they are of several types, the type has nothing per sample and there is more than one,
+            a field that is not per sample differs, or one that is has samples of several shapes.
         """
         if not parts:
             raise ExplainerError("there are no results to join")
@@ -74,8 +81,21 @@ class Explanation:
             raise ExplainerError(
                 f"{cls.__name__} declares no per_sample fields, so results of batches cannot be joined"
             )
-        first = parts[0]
-        return dataclasses.replace(first, **{n: _join([getattr(p, n) for p in parts]) for n in first.per_sample})
+        kinds = dict.fromkeys(map(type, parts))
+        if len(kinds) > 1 or not isinstance(parts[0], cls):
+            found = ", ".join(kind.__name__ for kind in kinds)
+            raise ExplainerError(f"{cls.__name__}: results of other types cannot be joined: {found}")
+        first, *others = parts = parts[0]._aligned(parts)
+        for name in (f.name for f in dataclasses.fields(first) if f.name not in (*first.per_sample, *_OF_THE_FIRST)):
+            if not all(_same(getattr(first, name), getattr(part, name)) for part in others):
+                raise ExplainerError(f"results that differ in their {name} cannot be joined; it is not per sample")
+        joined = {name: _join(name, [getattr(part, name) for part in parts]) for name in first.per_sample}
+        return dataclasses.replace(first, **joined)
+
+    @classmethod
+    def _aligned(cls, parts: Sequence[Self]) -> Sequence[Self]:
+        """Bring parts to one form before `concat` joins them, such as by filling in what only some have."""
+        return parts
 
     # -- storage --------------------------------------------------------------------------------------------------
 
@@ -253,11 +273,36 @@ def _take(value: Any, rows: list[int]) -> Any:
     return value[rows]
 
 
-def _join(values: list[Any]) -> Any:
+_OF_THE_FIRST = ("notes", "provenance")
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of a field are equal, tensors and NaN in them too; a list equals a tuple."""
+    import numpy as np
+    import torch
+
+    if one is other:
+        return True
+    if any(isinstance(value, torch.Tensor | np.ndarray) for value in (one, other)):
+        if one is None or other is None:
+            return False
+        one, other = torch.as_tensor(one).cpu(), torch.as_tensor(other).cpu()
+        return one.shape == other.shape and bool(((one == other) | (one != one) & (other != other)).all())
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other) or (one != one and other != other)
+
+
+def _join(name: str, values: list[Any]) -> Any:
     import torch
 
     if any(v is None for v in values):
         return None
-    if isinstance(values[0], torch.Tensor):
-        return torch.cat(values)
-    return type(values[0])(item for value in values for item in value)
+    if not isinstance(values[0], torch.Tensor):
+        return type(values[0])(item for value in values for item in value)
+    shapes = list(dict.fromkeys(f"{list(value.shape[1:])} on {value.device}" for value in values))
+    if len(shapes) > 1:
+        raise ExplainerError(f"results cannot be joined: one sample of their {name} is {' and '.join(shapes)}")
+    return torch.cat(values)

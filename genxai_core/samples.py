@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,10 @@ class Samples:
                 continue
             chosen[name] = tuple(value[i] for i in rows) if name == "captions" else value[at.to(value.device)]
         return replace(self, **chosen)
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Go through the samples, each as Samples of length one."""
+        return (self[row] for row in range(len(self)))
 
     @classmethod
     def concat(cls, parts: Sequence[Samples]) -> Samples:

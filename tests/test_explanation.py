@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
-from genxai_core import Attribution, Component, Explanation, storage
+from genxai_core import Attribution, Component, Explanation, Samples, storage
 from genxai_core.errors import ExplainerError, InputError, StorageError
 from genxai_core.explanation import GenericExplanation
 from genxai_core.plugins import Plugin, PluginHost
@@ -242,6 +244,62 @@ def test_joining_undoes_indexing_also_for_a_third_partys_lists():
     assert r[1].texts == ("b",)
     assert isinstance(r[0].extra, list)
     assert Ranking.concat([r, dataclasses.replace(r, extra=None)]).extra is None
+
+
+def test_a_loop_goes_through_the_samples():
+    assert [one.target.tolist() for one in attribution(3)] == [[0], [1], [0]]
+    assert same(attribution(3), Attribution.concat(list(attribution(3))))
+    assert [one.texts for one in ranking()] == [("a",), ("b",)]
+    assert list(attribution(3)[:0]) == []
+    samples = Samples(torch.zeros(3, 1, 2, 2), labels=torch.arange(3), value_range=(0, 1))
+    assert [(type(one), one.labels.tolist()) for one in samples] == [(Samples, [i]) for i in range(3)]
+
+
+def test_results_of_other_types_do_not_join():
+    with pytest.raises(ExplainerError, match="Attribution: results of other types cannot be joined: Attribution, Rank"):
+        Attribution.concat([attribution(), ranking()])
+    with pytest.raises(ExplainerError, match="Attribution: results of other types cannot be joined: Ranking"):
+        Attribution.concat([ranking()])
+    assert len(Attribution.concat([attribution(3), attribution(2)])) == 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"a": 1}),
+        ({"a": 1}, {"b": 1}),
+        ({"a": [1, 2]}, {"a": [1, 3]}),
+        ({"a": (1, 2)}, {"a": [1, 2, 3]}),
+        ({"a": torch.zeros(2)}, {"a": torch.zeros(3)}),
+        ({"a": torch.zeros(2)}, {"a": torch.tensor([0.0, math.nan])}),
+        ({"a": torch.zeros(2)}, {"a": None}),
+        ({"a": None}, {"a": np.zeros(2)}),
+        ({"a": math.nan}, {"a": 1.0}),
+    ],
+)
+def test_what_is_not_per_sample_must_agree_to_be_joined(one, other):
+    r = ranking()
+    with pytest.raises(ExplainerError, match="differ in their layers cannot be joined"):
+        Ranking.concat([dataclasses.replace(r, layers=one), dataclasses.replace(r, layers=other)])
+    for layers in (one, other):
+        again = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in layers.items()}
+        assert len(Ranking.concat([dataclasses.replace(r, layers=x) for x in (layers, again)])) == 4
+
+
+def test_of_notes_and_provenance_the_firsts_are_kept_and_a_list_is_as_good_as_a_tuple():
+    one, other = attribution(2), attribution(2)
+    other = dataclasses.replace(other, notes={"layer": "else"}, provenance={"seed": 9}, value_range=[*one.value_range])
+    joined = Attribution.concat([one, other])
+    assert (joined.notes, joined.provenance, len(joined)) == (one.notes, one.provenance, 4)
+    with pytest.raises(ExplainerError, match="differ in their value_range"):
+        Attribution.concat([one, dataclasses.replace(one, value_range=(0.0, 9.0))])
+
+
+def test_samples_of_several_shapes_are_refused_in_one_line():
+    one = Attribution(torch.zeros(2, 3, 4))
+    with pytest.raises(ExplainerError, match=r"their maps is \[3, 4\] on cpu and \[3, 3, 4\] on cpu") as raised:
+        Attribution.concat([one, Attribution(torch.zeros(0, 3, 3, 4))])
+    assert "\n" not in str(raised.value)
 
 
 def test_what_has_no_samples_counts_as_one_and_does_not_join():

@@ -67,6 +67,9 @@ def test_directions_are_selected_and_joined():
     assert joined.images.shape == (3, 2, 1, 2, 2)
     with pytest.raises(ExplainerError, match="'size' twice"):
         Direction.concat([direction(), direction()[0]])
+    for other in ({"amounts": torch.tensor([-3.0, 9.0])}, {"images": None, "amounts": None}):
+        with pytest.raises(ExplainerError, match="differ in their amounts"):
+            Direction.concat([direction(), direction(names=("a", "b", "c"), **other)])
 
 
 def test_it_comes_back_from_a_file_as_it_was(tmp_path):

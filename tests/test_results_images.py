@@ -108,6 +108,22 @@ def test_an_integer_stands_for_all_and_rows_are_selected_and_joined():
     assert len(joined) == 3
 
 
+def test_joining_names_no_failure_where_the_method_named_none_and_keeps_those_it_named():
+    unnamed = counterfactual(failures=None)
+    joined = Counterfactual.concat([unnamed, counterfactual()])
+    assert joined.failures == ("", "", "", "", "adversarial", "")
+    assert joined.reasons == unnamed.reasons + counterfactual().reasons
+    assert Counterfactual.concat([unnamed, unnamed]).failures is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"value_range": (0.0, 1.0)}, {"class_names": ("a", "b", "c")}, {"class_names": ()}]
+)
+def test_counterfactuals_in_other_ranges_or_of_other_classes_are_not_joined(changes):
+    with pytest.raises(ExplainerError, match=f"differ in their {next(iter(changes))}"):
+        Counterfactual.concat([counterfactual(), counterfactual(**changes)])
+
+
 def inversion(**changes) -> Inversion:
     images = torch.zeros(2, 1, 3, 3)
     fields = {
@@ -150,7 +166,19 @@ def test_inversions_are_selected_and_joined():
     joined = Inversion.concat([inversion()[1], inversion()[0]])
     assert joined.errors.tolist() == [1.0, 0.25]
     assert joined.history.shape == (2, 3)
-    assert Inversion.concat([inversion(), inversion(history=None)]).history is None
+    assert Inversion.concat([inversion(history=None)] * 2).history is None
+
+
+def test_searches_of_other_lengths_are_joined_and_count_their_own_steps():
+    short, none = inversion(history=torch.tensor([[5.0], [6.0]])), inversion(history=None)
+    joined = Inversion.concat([short, inversion(), none])
+    nan = pytest.approx(float("nan"), nan_ok=True)
+    assert joined.history[0].tolist() == [5.0, nan, nan]
+    assert torch.equal(joined.history[2:4], inversion().history)
+    assert joined.history[4:].isnan().all()
+    assert [row["steps"] for row in joined.table()] == [1, 1, 3, 3, 0, 0]
+    assert [row["start"] for row in joined.table()] == [5.0, 6.0, 1.0, 2.0, nan, nan]
+    assert "history" in joined.figures()
 
 
 @pytest.mark.parametrize("made", [counterfactual, inversion])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from ..errors import ExplainerError
 from ..explanation import Explanation
@@ -117,6 +118,13 @@ class Counterfactual(Explanation):
         object.__setattr__(self, "class_names", names)
         if names and len(names) not in ({1, 2} if k == 1 else {k}):
             raise ExplainerError(f"{OWNER}: {len(names)} class_names for logits of {k} outputs")
+
+    @classmethod
+    def _aligned(cls, parts: Sequence[Self]) -> Sequence[Self]:
+        """Let no failures be "" where others name some."""
+        if all(part.failures is None for part in parts):
+            return parts
+        return [dataclasses.replace(part, failures=part.failures or ("",) * len(part)) for part in parts]
 
     @property
     def valid(self) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import ExplainerError
 from ..explanation import Explanation
@@ -35,7 +36,8 @@ class Inversion(Explanation):
     failed
         ``[N]`` bool: the image is outside what the generator draws, or the search did not find it.
     history
-        ``[N, T]`` the error, or the loss that ``notes`` name, after each step of the search.
+        ``[N, T]`` the error, or the loss that ``notes`` name, after each step of the search; NaN after the last step
+        of a shorter one.
     value_range
         That of both kinds of images.
     notes
@@ -79,22 +81,40 @@ class Inversion(Explanation):
             if error < 0 or not (failed or error < float("inf")):
                 raise ExplainerError(f"{OWNER}: image {i} has an error of {error} and is not called failed")
 
+    @classmethod
+    def _aligned(cls, parts: Sequence[Self]) -> Sequence[Self]:
+        """Let a search that was shorter than others, or is not told, have steps of NaN after its own."""
+        from torch.nn.functional import pad
+
+        if all(part.history is None for part in parts):
+            return parts
+        histories = [p.errors.new_empty(len(p), 0) if p.history is None else p.history for p in parts]
+        steps = max(history.shape[1] for history in histories)
+        padded = [pad(history, (0, steps - history.shape[1]), value=float("nan")) for history in histories]
+        return [dataclasses.replace(part, history=history) for part, history in zip(parts, padded)]
+
     def table(self) -> list[dict[str, Any]]:
         """Return one row per image: error in pixel values and as a share of the range, latents' length, failure.
 
         ``latent_norm`` is the root of the latents' mean square: 1 is usual for latents drawn from a standard normal
-        distribution, and much more means that the search left it. With a history, ``steps`` is its length and
-        ``start`` its first value.
+        distribution, and much more means that the search left it. With a history, ``steps`` is its length, without
+        the NaN at its end, and ``start`` its first value.
         """
+        import torch
+
         low, high = self.value_range
         norms = self.latents.detach().double().flatten(1).square().mean(1).sqrt()
+        told = None
+        if self.history is not None and (t := self.history.shape[1]):
+            numbers = torch.arange(1, t + 1).to(self.history.device)
+            told = (numbers * ~self.history.isnan()).amax(1)
         rows = []
         for i in range(len(self)):
             error = float(self.errors[i])
             row: dict[str, Any] = {"sample": i, "rmse": error, "share_of_range": error / (high - low)}
             row["latent_norm"] = float(norms[i])
-            if self.history is not None and self.history.shape[1]:
-                row |= {"steps": self.history.shape[1], "start": float(self.history[i, 0])}
+            if self.history is not None and told is not None:
+                row |= {"steps": int(told[i]), "start": float(self.history[i, 0])}
             rows.append(row | {"failed": bool(self.failed[i])})
         return rows
 

@@ -23,7 +23,7 @@ class UnitEdits(Explanation):
 
     Factor 0 and no value is an ablation; factor 0 and a value is an insertion (Bau et al., "GAN Dissection", ICLR 2019,
     section 3.2). A unit that is named more than once is edited once after the other, in order. Indexing selects edits
-    and `concat` joins them.
+    and `concat` joins those under one condition; no value becomes 0, and no location everywhere, if others have them.
 
     Parameters
     ----------
@@ -111,21 +111,15 @@ class UnitEdits(Explanation):
         return cls(tuple(layer for layer, _ in pairs), numbers, torch.zeros(len(pairs)), condition=condition)
 
     @classmethod
-    def concat(cls, parts: Sequence[Self]) -> Self:
-        """Join edits in their order: no value becomes 0, and no location True throughout, where others have them.
-
-        Raises
-        ------
-        ExplainerError
-            If there are none, or their conditions or the resolutions of their locations differ.
-        """
+    def _aligned(cls, parts: Sequence[Self]) -> Sequence[Self]:
+        """Let no value be 0, and no location True throughout, where other edits have them."""
         if any(part.condition != parts[0].condition for part in parts):
             raise ExplainerError("edits under different conditions cannot be joined; apply one after the other")
         sizes = {tuple(p.locations.shape[1:]) for p in parts if p.locations is not None}
         if len(sizes) > 1:
             raise ExplainerError(f"edits with locations of {sorted(sizes)} cannot be joined; apply one after the other")
         valued = any(p.values is not None for p in parts)
-        return super().concat([_filled(p, next(iter(sizes), None), valued) for p in parts])
+        return [_filled(p, next(iter(sizes), None), valued) for p in parts]
 
     def by_layer(self) -> dict[str, list[int]]:
         """Return the rows of each layer's edits, in order: ``edits[edits.by_layer()["layer4"]]``."""
