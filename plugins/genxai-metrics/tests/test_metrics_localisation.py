@@ -104,6 +104,17 @@ def test_a_concept_is_chosen_by_number_or_name(oracles):
         measured(maps, planes, concept=2)
 
 
+def test_a_datasets_masks_are_taken_by_name():
+    scenes = gx.create("dataset/scenes", n=40)
+    samples = scenes[:]
+    circles = samples.masks[:, samples.concepts.index("circle")]
+    maps = circles.float()
+    metric = Localisation(concept="circle")
+    found = metric.measure(explanation=gx.Attribution(maps), masks=scenes)
+    assert [found[name] for name in NAMES] == [1.0, 1.0, 1.0]
+    assert found["images"] == float(circles.any(2).any(1).sum())
+
+
 def test_images_without_the_concept_do_not_count():
     masks, maps = masks_of(6), gx.draws.normal(3, range(6), (6, 6))
     masks[1] = masks[4] = False

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genxai_core import Attribution, Samples
+from genxai_core import Attribution, Dataset, Samples
 from genxai_core.errors import InputError
 
 from .explanations import Batch, ExplanationMetric, with_errors
@@ -58,7 +58,7 @@ class Localisation(ExplanationMetric):
         super().__init__()
         self.concept, self.tolerance = concept, tolerance
 
-    def update(self, *, explanation: Attribution, masks: Tensor | Samples) -> None:  # type: ignore[override]
+    def update(self, *, explanation: Attribution, masks: Tensor | Samples | Dataset) -> None:  # type: ignore[override]
         """Take in more explanations, with masks of their images: bool ``[N, K, H, W]`` or ``[N, H, W]``, or samples.
 
         Raises
@@ -66,7 +66,7 @@ class Localisation(ExplanationMetric):
         InputError
             If the explanation is empty or not finite, the masks do not fit, or have no such concept.
         """
-        self._take(explanation, masks=self._chosen(masks))
+        self._take(explanation, masks=self._chosen(masks[:] if isinstance(masks, Dataset) else masks))
 
     def _chosen(self, masks: Tensor | Samples) -> Tensor | Samples | None:
         if isinstance(masks, Samples) and masks.masks is None:
