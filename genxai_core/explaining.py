@@ -28,7 +28,7 @@ def run(explainer: Explainer, model: Any, inputs: Any, target: Target, runtime: 
     name = saving.name_of(explainer)
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
-    _check_model(explainer, model, name)
+    _check_model(explainer, model, target, name)
     device = _device(model, runtime, name)
     if device.type in ("cpu", "cuda"):
         runtime = runtime.with_(device=str(device))  # so that precision and the author follow the model
@@ -66,12 +66,14 @@ def run(explainer: Explainer, model: Any, inputs: Any, target: Target, runtime: 
 # -- the model --------------------------------------------------------------------------------------------------
 
 
-def _check_model(explainer: Explainer, model: Any, name: str) -> None:
+def _check_model(explainer: Explainer, model: Any, target: Target, name: str) -> None:
     kinds = {"discriminator": models.Discriminator, "generator": models.Generator}
     wanted = explainer.explains
     if wanted == "nothing":
         if model is not None:
             raise InputError(f"{name} brings its own models; call it without one")
+        if target is not None:
+            raise TargetError(f"{name} brings its own models, so it takes no target")
         return
     if wanted in kinds:
         if not isinstance(model, kinds[wanted]):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .component import Spec
 from .errors import BadParameter
 
 EMPTY = inspect.Parameter.empty
@@ -142,7 +143,8 @@ def _typed(
     annotation = resolved(target, annotation)
     if isinstance(annotation, str):
         return value  # the constructor will see
-    refused = BadParameter(f"{place}: {_shown(value)} does not fit {_spell(parameter.annotation)}")
+    mend = "; make it a step of its own and refer to that: $step" if isinstance(value, Spec) else ""
+    refused = BadParameter(f"{place}: {_shown(value)} does not fit {_spell(parameter.annotation)}{mend}")
     adapter = _adapter(annotation)
     if adapter is None:
         if not _is_instance(value, annotation):
@@ -157,7 +159,7 @@ def _typed(
         problem = error.errors()[0]
         if problem["type"] == "needs_python_object":  # a literal where an object is wanted: pydantic speaks of itself
             raise refused from None
-        raise BadParameter(f"{refused} ({problem['msg']})") from None
+        raise refused if mend else BadParameter(f"{refused} ({problem['msg']})") from None
 
 
 def _shown(value: Any) -> str:

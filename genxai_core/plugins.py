@@ -210,7 +210,8 @@ class PluginHost:
                 continue
             app = typer.Typer(rich_markup_mode=None, add_completion=False)
             try:
-                self._only("genxai_commands", plugin.module)(app=app)
+                with contextlib.redirect_stdout(sys.stderr):  # what a hook prints is no part of a result
+                    self._only("genxai_commands", plugin.module)(app=app)
                 own = typer.main.get_group(app).commands  # a malformed signature shows here
             except (KeyboardInterrupt, MemoryError):
                 raise

@@ -9,7 +9,7 @@ import torch
 
 import genxai_core as gx
 from genxai_core import Attribution, Explainer, pipeline
-from genxai_core.errors import InputError, PipelineError
+from genxai_core.errors import InputError, PipelineError, TargetError
 
 PLUGIN = '''
 import torch
@@ -51,8 +51,24 @@ def test_it_is_called_without_a_model_and_seeded():
 def test_a_model_or_inputs_are_refused():
     with pytest.raises(InputError, match="brings its own models; call it without one"):
         Alone().explain(torch.nn.Linear(1, 1))
+    with pytest.raises(TargetError, match="takes no target"):
+        Alone().explain(target=0)
     with pytest.raises(InputError, match="takes no inputs"):
         Alone().explain(None, torch.zeros(1, 1, 2, 2))
+
+
+def test_it_may_take_images():
+    class Mean(Alone):
+        accepts = "images"
+
+        def _explain(self, model, inputs, target):
+            assert model is None
+            return Attribution(inputs.mean(1))
+
+    images = torch.rand(3, 2, 4, 4)
+    found = Mean().explain(None, images, runtime=gx.Runtime(batch_size=2))
+    assert torch.equal(found.maps, images.mean(1))
+    assert torch.equal(found.images, images)
 
 
 @pytest.fixture

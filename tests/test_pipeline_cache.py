@@ -195,3 +195,11 @@ def test_a_run_folder_that_is_used_again_shows_the_data_of_the_last_run(genxai, 
     assert (first[0], second[0]) == (8, 16)
     assert first[1] != second[1]
     assert again == first
+
+
+def test_what_is_said_to_be_presentation_is_there():
+    """A file that became a folder would be left in the key, and editing a picture would rerun everything."""
+    from genxai_core.pipeline.cache import PRESENTATION
+
+    core = Path(caching.__file__).parent.parent
+    assert [name for name in PRESENTATION if not (core / name).exists()] == []

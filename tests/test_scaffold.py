@@ -14,6 +14,7 @@ import pytest
 from environments import ROOT, build_wheel, copy_of_the_house, link_third_party, make_environment
 
 from genxai_core import __version__, cli, scaffold
+from genxai_core.errors import BadParameter
 
 KINDS = get_args(cli.Kind)
 NAMES = {kind: f"my-{kind}" for kind in KINDS}
@@ -115,6 +116,8 @@ REFUSED = {
     "an installed distribution": ("genxai-core", "genxai-core is an installed distribution"),
     "a distribution under another module's name": ("scikit-learn", "scikit-learn is an installed distribution"),
     "a component": ("saliency", "explainer/saliency is a component of genxai-attribution"),
+    "the folder of tests": ("tests", "cannot name a Python package"),
+    "too long": ("a" * 44, "is longer than 43 characters"),
 }
 
 
@@ -126,6 +129,15 @@ def test_a_name_that_cannot_be_used_is_refused_in_one_line(genxai, tmp_path, cas
     assert done.stderr.startswith("error: new-plugin: ")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("loop", "trainer"), ("f", "trainer"), ("input-error", "generator"), ("form", "metric")]
+)
+def test_a_class_that_would_hide_what_its_file_needs_is_refused(tmp_path, name, kind):
+    with pytest.raises(BadParameter, match="for something else; choose another name"):
+        scaffold.write(name, kind, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,7 +22,7 @@ from .references import Reference
 
 FORMAT = 1
 CORE = "genxai-core"
-PRESENTATION = ("report", "testing", "plots.py", "cli.py")
+PRESENTATION = ("report", "testing", "plots", "scaffold", "cli.py", "console.py", "describing.py")
 """Parts of the core that cannot change a result, so that editing them reruns nothing."""
 
 

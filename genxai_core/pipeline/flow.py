@@ -200,7 +200,9 @@ def _explainer(target: Any) -> dict[str, _Argument]:
     )
     inputs = {} if target.accepts == "nothing" else {"inputs": _ACCEPTS[target.accepts]}
     chosen = _Argument(("labels",), "class indices", "0", required=False, literal=_target)
-    return {} if kind == "nothing" else {"model": model, **inputs, "target": chosen}
+    if kind == "nothing":
+        return inputs  # without a model there are no outputs to choose a target of
+    return {"model": model, **inputs, "target": chosen}
 
 
 def _dataset(target: Any) -> dict[str, _Argument]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib.metadata
 import importlib.util
 import keyword
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from .. import __version__, registry
@@ -15,6 +17,8 @@ from ..component import Component
 from ..errors import BadComponent, BadParameter, StorageError
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+LONGEST = 43
+"""Characters of a name: with more, lines of the plugin would be longer than its own settings allow."""
 
 
 def write(name: str, kind: str, into: Path) -> list[Path]:
@@ -58,6 +62,7 @@ def write(name: str, kind: str, into: Path) -> list[Path]:
     texts: dict[Path, str] = {}
     for path in (*TEMPLATES.glob("every/*.j2"), *TEMPLATES.glob(f"{kind}/*.j2")):
         texts[_place(path.stem, package)] = environment.get_template(f"{path.parent.name}/{path.name}").render(values)
+    _check_class(cls, name, texts)
     folder.mkdir(parents=True)  # only now that all is rendered; refuses if somebody else was quicker
     for to, text in texts.items():
         (folder / to).parent.mkdir(parents=True, exist_ok=True)
@@ -82,20 +87,36 @@ def commands(name: str, kind: str, into: Path) -> list[str]:
     ]
 
 
+def _check_class(cls: str, name: str, texts: Mapping[Path, str]) -> None:
+    """Refuse a class whose name a file has for something else, such as ``Loop``, which trainers import."""
+    for path, text in texts.items():
+        if path.suffix != ".py":
+            continue
+        nodes = list(ast.walk(ast.parse(text)))
+        bound = [n.asname or n.name for i in nodes if isinstance(i, ast.Import | ast.ImportFrom) for n in i.names]
+        bound += [d.name for d in nodes if isinstance(d, ast.ClassDef | ast.FunctionDef)]
+        bound += [v.id for v in nodes if isinstance(v, ast.Name) and isinstance(v.ctx, ast.Store)]
+        if bound.count(cls) > 1:
+            raise BadParameter(f"new-plugin: {path} has {cls} for something else; choose another name than {name!r}")
+
+
 def _check(name: str, kind: str, package: str, cls: str, folder: Path) -> None:
     """Refuse a name that cannot be a package's and a class's, or that something else has."""
     try:
         full_name = Component(kind, name, "package:Class", "to be written").full_name
     except BadComponent as error:
         raise BadParameter(f"new-plugin: {error}") from None
-    if not package.isidentifier() or keyword.iskeyword(package) or hasattr(builtins, cls):
+    if len(name) > LONGEST:
+        raise BadParameter(f"new-plugin: {name!r} is longer than {LONGEST} characters; choose a shorter name")
+    if not package.isidentifier() or keyword.iskeyword(package) or hasattr(builtins, cls) or package == "tests":
         raise BadParameter(f"new-plugin: {name!r} cannot name a Python package and a class {cls}; choose another name")
     if folder.exists():
         raise StorageError(f"new-plugin: {folder} exists and is left as it is; choose another name, or --into DIR")
     known = {entry.full_name: entry.distribution for entry in registry.catalogue().values()}
     known |= {p.component.full_name: p.plugin.distribution for p in registry.default().provided()}
-    if full_name in known:
-        raise BadParameter(f"new-plugin: {full_name} is a component of {known[full_name]}; choose another name")
+    for made in (full_name, *([f"discriminator/{name}-model"] if kind == "trainer" else [])):
+        if made in known:
+            raise BadParameter(f"new-plugin: {made} is a component of {known[made]}; choose another name")
     try:
         taken = f"{importlib.metadata.distribution(name).name} is an installed distribution"
     except importlib.metadata.PackageNotFoundError:

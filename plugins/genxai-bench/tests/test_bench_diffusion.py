@@ -8,7 +8,7 @@ from genxai_bench.models.mixture import STEPS, Mixture, NoisyClassifier, schedul
 from genxai_bench.tasks import task
 from genxai_bench.tasks.diffusion import Predictor, noise_of
 
-from genxai_core import create
+from genxai_core import Attribution, create
 from genxai_core.errors import InputError
 
 
@@ -113,6 +113,21 @@ def test_what_cannot_be_judged_is_refused():
         task("diffusion-saliency", t=1000)
     with pytest.raises(InputError, match="patch 16 must be"):
         task("diffusion-saliency", patch=16)
+
+
+def test_the_scale_of_a_map_does_not_matter_and_nan_is_refused():
+    T = task("diffusion-saliency")
+    problem = T.problem(0)
+    exact = problem.truth["gradient"]
+    for scale in (1e-30, 1e30):
+        found = T.score(problem, Attribution(exact.double() * scale))
+        assert found["agreement"] == pytest.approx(1)
+        assert found["energy"] == pytest.approx(1)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        T.score(problem, Attribution(exact / 0))
+    low, high = problem.inputs.value_range
+    assert low < float(problem.inputs.images.min())
+    assert float(problem.inputs.images.max()) < high
 
 
 @pytest.mark.parametrize("t", [0, 100, 400, 900])

@@ -124,7 +124,7 @@ class NoisyClassifier(Discriminator):
         The step.
     """
 
-    value_range = (-3.0, 3.0)
+    value_range = (-6.0, 6.0)
 
     def __init__(self, mixture: Mixture, t: int) -> None:
         super().__init__()

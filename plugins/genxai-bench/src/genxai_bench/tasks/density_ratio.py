@@ -14,15 +14,16 @@ from ..models.linear_gaussian import LinearGaussian, OptimalDiscriminator
 from ..task import Measure, Problem, Task
 from .density import images_of, rank_correlation, scene_model
 
-LOSSES = ("non-saturating", "squared-hellinger", "pearson")
+LOSSES = ("squared-hellinger", "pearson")
+"""Of which the logit is not the log ratio itself: it must be read, not copied."""
 
 
 class DensityRatio(Task):
-    """Two Gaussians of images and the discriminator that tells them apart optimally, of one of three losses.
+    """Two Gaussians of images and the discriminator that tells them apart optimally, of one of two losses.
 
-    What the logit means depends on the loss, which an explainer may ask for by the name ``loss``: the logarithm of the
-    ratio, half of it, or ``2(p/q − 1)``. Which of them it is the seed decides. The right answer is ``log p(x)/q(x)``,
-    in nats, for every image.
+    What the logit means depends on the loss, which an explainer may ask for by the name ``loss``: half of the
+    logarithm of the ratio, or ``2(p/q − 1)``. Which of them it is the seed decides. The right answer is
+    ``log p(x)/q(x)``, in nats, for every image. The heuristic sees the model: it takes the logit as it comes.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ class DensityRatio(Task):
     )
 
     def __init__(self, size: int = 16, n: int = 128, shift: float = 1.0) -> None:
+        if n < 4:
+            raise InputError(f"n {n} must be at least 4, for a correlation")
         self.size, self.n, self.shift = size, n, shift
 
     def problem(self, seed: int) -> Problem:
@@ -56,10 +59,11 @@ class DensityRatio(Task):
         away = draws.normal(seed, [0], [6], stream="shift")[0].double()
         mean = real.mean + weight @ (self.shift * away / away.norm())
         generated = LinearGaussian(0.9 * weight, mean.view(real.image_shape), 0.15)
-        loss = LOSSES[seed % len(LOSSES)]
+        loss = LOSSES[int(draws.integers(seed, [0], len(LOSSES), stream="loss")[0])]
         model = OptimalDiscriminator(real, generated, loss).eval()
         half = self.n // 2
-        inputs = Samples.concat([real.sample(self.n - half, seed), generated.sample(half, seed, start=self.n)])
+        joined = Samples.concat([real.sample(self.n - half, seed), generated.sample(half, seed, start=self.n)])
+        inputs = joined[draws.permutation(seed, 0, self.n, stream="mixed").tolist()]  # its place tells nothing
         return Problem(
             model,
             inputs,

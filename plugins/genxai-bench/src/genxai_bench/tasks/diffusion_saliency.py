@@ -43,13 +43,17 @@ class DiffusionSaliency(Task):
     name: ClassVar[str] = "diffusion-saliency"
     says: ClassVar[str] = "noised images whose classes differ in one patch: the posterior's gradient is known"
     measures = (
-        Measure("energy", "share of the map's magnitude in the patch, 0 to 1", 1.0, 36 / 256, near=0.05),
+        Measure(
+            "energy", "share of |map| in the patch above its share of the area: 0 by chance, 1 if all", 1.0, 0.0
+        ),
         Measure("agreement", "mean cosine with the exact gradient, -1 to 1", 1.0, 0.0, slack=1e-3),
     )
 
     def __init__(self, t: int = 400, size: int = 16, patch: int = 6, n: int = 12, separation: float = 2.0) -> None:
         if not 0 <= t < STEPS:
             raise InputError(f"t {t} must be from 0 to {STEPS - 1}")
+        if n < 1:
+            raise InputError(f"n {n} must be at least 1")
         if not 1 <= patch < size:
             raise InputError(f"patch {patch} must be from 1 to {size - 1}, smaller than the images")
         self.t, self.size, self.patch, self.n, self.separation = t, size, patch, n, separation
@@ -105,11 +109,16 @@ class DiffusionSaliency(Task):
 
     def score(self, problem: Problem, answer: Any) -> dict[str, float]:
         """Judge maps by where their magnitude lies, and by their direction."""
-        found = maps.plane(answer, self._inputs(problem))
-        gradient = problem.truth["gradient"].sum(1).double()
-        cosines = torch.cosine_similarity(found.flatten(1), gradient.flatten(1), dim=1)
+        found = maps.plane(answer, self._inputs(problem)).flatten(1)
+        if not bool(torch.isfinite(found).all()):
+            raise InputError(f"{self.name}: the answer's maps hold NaN or infinity")
+        gradient = problem.truth["gradient"].sum(1).double().flatten(1)
+        region: Tensor = problem.truth["region"]
+        area = region.double().mean().item()
+        share = maps.energy(found.view(region.shape), region)
+        cosines = torch.cosine_similarity(_scaled(found), _scaled(gradient), dim=1)
         return {
-            "energy": float(maps.energy(found, problem.truth["region"]).mean()),
+            "energy": float(((share - area) / (1 - area))[found.any(1)].sum() / len(found)),
             "agreement": float(cosines.mean()),
         }
 
@@ -117,3 +126,9 @@ class DiffusionSaliency(Task):
     def _inputs(problem: Problem) -> gx.Samples:
         assert problem.inputs is not None  # this task's problems have images
         return problem.inputs
+
+
+def _scaled(rows: Tensor) -> Tensor:
+    """Return rows whose largest magnitude is 1, or 0: a cosine of tiny numbers would be lost in its own epsilon."""
+    largest = rows.abs().amax(1, keepdim=True)
+    return rows / torch.where(largest > 0, largest, torch.ones_like(largest))
