@@ -17,6 +17,7 @@ from genxai_core import Attribution, create
 from genxai_core.errors import InputError
 
 KINDS = ("linear", "quadratic")
+PERFECT = {"weights": 1, "correlation": 1, "sign": 1, "localisation": 1, "iou": 1}
 WHO = ("oracle", "random", "heuristic", "constant")
 MAKE = {"linear": LinearCounterfactual, "quadratic": QuadraticCounterfactual}
 
@@ -212,7 +213,8 @@ def test_contributions_are_gradients_integrated_from_the_nearest_counterfactual(
     true = problem.truth["contribution"]
     assert torch.allclose(true, wanted, atol=1e-6)
     assert torch.allclose(true.sum((1, 2)), gap(model, images), atol=1e-5)
-    assert bool((true <= 0).all())
+    assert torch.equal(true.sign().sum((1, 2)).sign(), gap(model, images).sign())
+    assert bool(((true >= 0).flatten(1).all(1) | (true <= 0).flatten(1).all(1)).all())
     assert float(true[~problem.truth["region"]].abs().max()) < 1e-12  # images are in single
 
 
@@ -237,8 +239,10 @@ def test_frame_of_attributions(kind: str) -> None:
             problem = made.problem(seed)
             scored.append(made.score(problem, getattr(made, who)(problem)))
         rows[who] = {m.name: sum(s[m.name] for s in scored) / 5 for m in made.measures}
-    assert rows["oracle"] == pytest.approx({"correlation": 1, "localisation": 1, "iou": 1})
+    assert rows["oracle"] == pytest.approx(PERFECT)
+    assert rows["heuristic"]["weights"] >= max(rows["random"]["weights"], rows["constant"]["weights"], 0)
     for who in ("random", "heuristic", "constant"):
+        assert abs(rows[who]["weights"]) < 0.1, who
         assert abs(rows[who]["correlation"]) < 0.1, who
         assert abs(rows[who]["localisation"]) < 0.1, who
         assert rows[who]["iou"] < 0.3, who
@@ -257,7 +261,8 @@ def test_a_baseline_that_is_the_counterfactual_beats_a_blank_one(seed: int) -> N
             (grad,) = torch.autograd.grad(problem.model(at)[:, TARGET].sum(), at)
             total += grad / 32
         scored[name] = made.score(problem, Attribution((images - start) * total, TARGET))
-    assert scored["right"] == pytest.approx({"correlation": 1, "localisation": 1, "iou": 1}, abs=1e-3)
+    assert scored["right"] == pytest.approx(PERFECT, abs=1e-3)
+    assert scored["blank"]["weights"] < 0.6
     assert scored["blank"]["correlation"] < 0.6
     assert scored["right"]["iou"] > 2 * scored["blank"]["iou"]
     ours = create("explainer/integrated-gradients", baseline="mid").explain(problem.model, images, target=TARGET)
@@ -277,16 +282,45 @@ def test_ordinary_attributions_take_part(name: str) -> None:
         assert abs(scored["correlation"]) < 0.05
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(5))
+def test_one_sign_for_all_images_decides_nothing(kind: str, seed: int) -> None:
+    """The squared gradient has the right weights, and neither it nor its negative is punished or paid for its sign."""
+    made = CounterfactualAttribution(kind)
+    problem = made.problem(seed)
+    images = problem.inputs.images.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(problem.model(images)[:, TARGET].sum(), images)
+    for sign in (1, -1):
+        scored = made.score(problem, Attribution(sign * grad.square().sum(1), TARGET))
+        assert scored["weights"] == pytest.approx(1, abs=1e-4)
+        assert scored["correlation"] == pytest.approx(0, abs=1e-4)
+        assert scored["sign"] == 0.5
+
+
+def test_rows_and_seeds_say_nothing_of_the_classes() -> None:
+    orders = []
+    for seed in range(8):
+        problem = CounterfactualAttribution().problem(seed)
+        assert problem.inputs.labels is None
+        orders.append((problem.truth["contribution"].sum((1, 2)) > 0).int())
+    rows = torch.stack(orders)
+    assert rows.sum(1).tolist() == [8] * 8
+    assert len(rows.unique(dim=0)) == 8
+    assert float((rows.double().mean(0) - 0.5).abs().max()) < 0.5  # no row is always of one class
+
+
 def test_score_of_attributions_reads_signs_and_refuses() -> None:
     made = CounterfactualAttribution(n=4)
     problem = made.problem(1)
     truth = made.oracle(problem)
     turned = made.score(problem, dataclasses.replace(truth, maps=-truth.maps))
-    assert turned == pytest.approx({"correlation": -1, "localisation": 1, "iou": 1})
+    assert turned == pytest.approx({**PERFECT, "correlation": -1, "sign": 0})
+    signless = made.score(problem, dataclasses.replace(truth, maps=truth.maps.abs()))
+    assert signless == pytest.approx({**PERFECT, "correlation": 0, "sign": 0.5})
     larger = made.score(problem, dataclasses.replace(truth, maps=5 * truth.maps))
     assert larger == pytest.approx(made.score(problem, truth))
     nothing = made.score(problem, dataclasses.replace(truth, maps=torch.zeros_like(truth.maps)))
-    assert nothing["correlation"] == 0
+    assert nothing["weights"] == nothing["correlation"] == nothing["sign"] == 0
     assert nothing["localisation"] < 0
     with pytest.raises(InputError, match="judges an Attribution"):
         made.score(problem, truth.maps)
