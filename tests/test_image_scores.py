@@ -39,11 +39,18 @@ def test_the_picture_goes_from_the_lowest_to_the_highest(scores):
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"scores": torch.zeros(2, 1)}, r"\[N\]"),
+        ({"scores": torch.zeros(2, 1)}, r"scores must be floating point \[N\], not float32 \[2, 1\]"),
+        ({"scores": [0.0, 1.0]}, "not list"),
+        ({"scores": torch.arange(2)}, "not int64"),
         ({"scores": torch.tensor([math.nan])}, "NaN"),
-        ({"scores": torch.zeros(2), "images": torch.zeros(3, 1, 4, 4)}, "3 images for 2"),
+        ({"scores": torch.zeros(2), "images": torch.zeros(3, 1, 4, 4)}, r"N = 2, not float32 \[3, 1, 4, 4\]"),
+        ({"scores": torch.zeros(2), "images": torch.zeros(2, 4, 4)}, r"\[N, C, H, W\]"),
+        ({"scores": torch.zeros(2), "images": torch.zeros(2, 1, 0, 4)}, r"\[N, C, H, W\]"),
+        ({"scores": torch.zeros(2), "images": torch.full((2, 1, 4, 4), math.nan)}, "images holds NaN"),
+        ({"scores": torch.zeros(2), "value_range": (1, 1)}, "value_range"),
     ],
 )
 def test_malformed_scores_are_refused(fields, match):
-    with pytest.raises(ExplainerError, match=match):
+    with pytest.raises(ExplainerError, match=match) as raised:
         ImageScores(**fields)
+    assert "\n" not in str(raised.value)

@@ -87,7 +87,9 @@ def test_it_comes_back_from_a_file_as_it_was(tmp_path):
     [
         ({"vectors": torch.eye(3) * 1.001}, "'size' has length 1.001, not 1"),
         ({"vectors": torch.zeros(3, 3)}, "length 0"),
-        ({"vectors": torch.ones(3)}, r"\[D, \*latent_shape\]"),
+        ({"vectors": torch.ones(3)}, r"vectors must be floating point \[D, …\], D = 3, not float32 \[3\]"),
+        ({"vectors": torch.ones(3, 0)}, r"not float32 \[3, 0\]"),
+        ({"images": torch.zeros(3, 2, 1, 0, 2)}, "images"),
         ({"vectors": torch.eye(2)}, "D = 3"),
         ({"vectors": torch.eye(3).long()}, "not int64"),
         ({"vectors": torch.full((3, 3), float("nan"))}, "NaN"),

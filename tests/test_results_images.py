@@ -162,6 +162,15 @@ def test_a_search_that_diverged_must_be_called_failed():
         inversion(**diverged, failed=torch.tensor([True, False]))
 
 
+@pytest.mark.parametrize("name", ["images", "reconstructions", "latents"])
+def test_only_what_is_called_failed_may_not_be_finite(name):
+    values = getattr(inversion(), name).clone()
+    values.view(2, -1)[1, 0] = float("nan")  # of the second, which failed
+    assert inversion(**{name: values}).table()[1]["failed"]
+    with pytest.raises(ExplainerError, match=f"{name} hold NaN or infinity in row 0, which is not called failed"):
+        inversion(**{name: values.flip(0)})
+
+
 def test_inversions_are_selected_and_joined():
     joined = Inversion.concat([inversion()[1], inversion()[0]])
     assert joined.errors.tolist() == [1.0, 0.25]
@@ -204,6 +213,9 @@ def test_it_comes_back_from_a_file_as_it_was(tmp_path, made):
         ),
         (counterfactual, {"logits_after": torch.zeros(3, 2)}, "logits_after .* K = 3"),
         (counterfactual, {"logits_before": torch.zeros(3)}, "logits_before"),
+        (counterfactual, {"logits_before": torch.zeros(3, 0), "logits_after": torch.zeros(3, 0)}, "logits_before"),
+        (counterfactual, {n: torch.zeros(3, 0, 4, 4) for n in ("images", "counterfactuals")}, r"not float32 \[3, 0, 4"),
+        (counterfactual, {n: torch.zeros(3, 2, 0, 4) for n in ("images", "counterfactuals")}, "images must be"),
         (counterfactual, {"target": torch.tensor([0, 1])}, r"target must be integer \[N\], N = 3, not int64 \[2\]"),
         (counterfactual, {"target": torch.tensor([0.0, 1.0, 1.0])}, "target must be integer"),
         (counterfactual, {"target": 3}, "target .* outside the classes 0…2"),
@@ -217,6 +229,9 @@ def test_it_comes_back_from_a_file_as_it_was(tmp_path, made):
         (counterfactual, {"value_range": 1.0}, "value_range"),
         (inversion, {"reconstructions": torch.zeros(2, 1, 3, 4)}, "reconstructions .* W = 3"),
         (inversion, {"latents": torch.zeros(3, 2)}, r"latents must be floating point \[N, …\], N = 2, not"),
+        (inversion, {"latents": torch.zeros(2)}, r"latents must be floating point \[N, …\], N = 2, not float32 \[2\]"),
+        (inversion, {"latents": torch.zeros(2, 0)}, r"latents must be .* not float32 \[2, 0\]"),
+        (inversion, {"latents": torch.zeros(2, 3, 0, 2)}, "latents"),
         (inversion, {"errors": torch.zeros(2, 1)}, "errors"),
         (inversion, {"errors": torch.tensor([-0.1, 1.0])}, "image 0 has an error of -0.1"),
         (inversion, {"failed": torch.tensor([0, 1])}, "failed must be bool"),

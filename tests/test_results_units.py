@@ -6,11 +6,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from genxai_core import Explanation, UnitScores
-from genxai_core.errors import ExplainerError
+from genxai_core import Explanation, UnitEdits, UnitScores
+from genxai_core.errors import ExplainerError, InputError
 
 DATA = Path(os.environ.get("GENXAI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -145,3 +146,23 @@ def test_unknown_names_are_answered_with_those_there_are():
 def test_layers_are_not_joined_as_if_they_were_samples():
     with pytest.raises(ExplainerError, match="per_sample"):
         UnitScores.concat([scores(), scores()])
+
+
+# -- edits, of which tests/test_unit_edits.py has the rest -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 0), (1, 3, 0)])
+def test_edits_act_somewhere(shape):
+    with pytest.raises(ExplainerError, match="locations have no cells"):
+        UnitEdits(("a",), torch.tensor([0]), torch.zeros(1), locations=torch.zeros(shape, dtype=torch.bool))
+
+
+def test_one_unit_is_ablated_by_its_number_and_what_is_none_is_refused():
+    found = UnitEdits.ablate({"a": 3, "b": torch.tensor(1), "c": np.array([2, 0])})
+    assert (found.layers, found.units.tolist()) == (("a", "b", "c", "c"), [3, 1, 2, 0])
+    with pytest.raises(InputError, match="unit -1 of layer 'a' is negative"):
+        UnitEdits.ablate({"a": [0, -1]})
+    with pytest.raises(InputError, match=r"unit 1\.5 of layer 'a' is not an integer"):
+        UnitEdits.ablate({"a": 1.5})
+    with pytest.raises(ExplainerError, match="condition"):
+        UnitEdits.ablate({"a": 1}, condition={})

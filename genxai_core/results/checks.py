@@ -8,7 +8,10 @@ from typing import Any
 from ..errors import ExplainerError
 
 REST = "…"
-"""The axis that stands for any number of further ones."""
+"""The axis that stands for one or more further ones."""
+
+HOLDING = ("C", "H", "W", "K")
+"""Axes that are never of length 0, as those of `REST`: of an image without pixels nothing can be said."""
 
 
 def tensor(
@@ -26,7 +29,7 @@ def tensor(
     owner, name
         The result type and its field, for the message.
     axes
-        Length by the axis's name, None for any: ``{"N": 8, "K": None}``; `REST` as the last one for any further axes.
+        Length by the axis's name, None for any: ``{"N": 8, "K": None}``; `REST` as the last one for further axes.
     dtype
         ``floating point``, ``integer`` or ``bool``.
     finite
@@ -49,8 +52,9 @@ def tensor(
         "bool": value.dtype == torch.bool,
         "integer": not (floating or value.is_complex() or value.dtype == torch.bool),
     }
-    ranks = value.ndim >= len(fixed) if REST in axes else value.ndim == len(fixed)
-    fits = ranks and all(n is None or n == found for n, found in zip(fixed, value.shape))
+    named = [*axes, *[REST] * (value.ndim - len(axes))] if REST in axes else [*axes]
+    fits = len(named) == value.ndim and all(n is None or n == found for n, found in zip(fixed, value.shape))
+    fits = fits and all(found for axis, found in zip(named, value.shape) if axis in (*HOLDING, REST))
     if not (fits and kinds[dtype]):
         found = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
         raise ExplainerError(f"{owner}: {name} must be {dtype} {form}, not {found}")

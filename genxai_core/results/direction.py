@@ -69,8 +69,6 @@ class Direction(Explanation):
         object.__setattr__(self, "value_range", checks.value_range(OWNER, self.value_range))
         d = len(self.names)
         checks.tensor(OWNER, "vectors", self.vectors, {"D": d, checks.REST: None})
-        if self.vectors.ndim < 2:
-            raise ExplainerError(f"{OWNER}: vectors must be [D, *latent_shape], not {list(self.vectors.shape)}")
         for name, length in zip(self.names, self.vectors.detach().double().flatten(1).norm(dim=1).tolist()):
             if abs(length - 1) > 1e-4:
                 raise ExplainerError(

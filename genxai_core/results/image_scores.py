@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ExplainerError
 from ..explanation import Explanation
+from . import checks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
+
+OWNER = "image scores"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class ImageScores(Explanation):
     Raises
     ------
     ExplainerError
-        If scores have another rank or are NaN, or there is another number of images.
+        If a type, a shape or a length does not fit, or scores are NaN, or images not finite.
     """
 
     type_name: ClassVar[str] = "image-scores"
@@ -44,12 +47,13 @@ class ImageScores(Explanation):
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.scores.ndim != 1:
-            raise ExplainerError(f"scores must be [N], not {list(self.scores.shape)}")
+        checks.tensor(OWNER, "scores", self.scores, {"N": None}, finite=False)
         if bool(self.scores.isnan().any()):
-            raise ExplainerError("scores are NaN; the model's outputs are not finite")
-        if self.images is not None and len(self.images) != len(self.scores):
-            raise ExplainerError(f"scores: {len(self.images)} images for {len(self.scores)} scores")
+            raise ExplainerError(f"{OWNER}: scores are NaN; the model's outputs are not finite")
+        object.__setattr__(self, "value_range", checks.value_range(OWNER, self.value_range))
+        if self.images is not None:
+            axes = {"N": len(self.scores), "C": None, "H": None, "W": None}
+            checks.tensor(OWNER, "images", self.images, axes)
 
     def table(self) -> list[dict[str, Any]]:
         """Return one row per image: its score, and its rank from 0, the lowest."""

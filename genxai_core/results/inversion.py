@@ -27,7 +27,7 @@ class Inversion(Explanation):
     images
         ``[N, C, H, W]`` in ``value_range``.
     reconstructions
-        ``[N, C, H, W]``, G(z).
+        ``[N, C, H, W]``, G(z). Images, reconstructions and latents are finite but where it failed.
     latents
         ``[N, …]``, z.
     errors
@@ -46,7 +46,7 @@ class Inversion(Explanation):
     Raises
     ------
     ExplainerError
-        If a shape or a length does not fit, or an error is negative, or not finite without having failed.
+        If a shape or a length does not fit, an error is negative, or a value is not finite without having failed.
     """
 
     type_name: ClassVar[str] = "inversion"
@@ -77,6 +77,11 @@ class Inversion(Explanation):
         checks.tensor(OWNER, "failed", self.failed, {"N": n}, "bool")
         if self.history is not None:
             checks.tensor(OWNER, "history", self.history, {"N": n, "T": None}, finite=False)
+        for name in ("images", "reconstructions", "latents"):
+            bad = ~getattr(self, name).isfinite().flatten(1).all(1).to(self.failed.device) & ~self.failed
+            if bool(bad.any()):
+                row = int(bad.nonzero()[0])
+                raise ExplainerError(f"{OWNER}: {name} hold NaN or infinity in row {row}, which is not called failed")
         for i, (error, failed) in enumerate(zip(self.errors.tolist(), self.failed.tolist())):
             if error < 0 or not (failed or error < float("inf")):
                 raise ExplainerError(f"{OWNER}: image {i} has an error of {error} and is not called failed")

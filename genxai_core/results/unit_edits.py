@@ -86,27 +86,31 @@ class UnitEdits(Explanation):
                 raise ExplainerError(f"unit edits: {name} must be finite floating-point numbers")
         if self.locations is not None and self.locations.dtype != torch.bool:
             raise ExplainerError(f"unit edits: locations must be bool, not {self.locations.dtype}")
+        if self.locations is not None and 0 in self.locations.shape[1:]:
+            raise ExplainerError("unit edits: locations have no cells; leave them out where the edits act everywhere")
         _check_condition(self.condition)
 
     @classmethod
-    def ablate(cls, units: Mapping[str, Sequence[int]], *, condition: Mapping[str, Any] | None = None) -> Self:
+    def ablate(cls, units: Mapping[str, int | Sequence[int]], *, condition: Mapping[str, Any] | None = None) -> Self:
         """Return edits that switch units off everywhere: factor 0.
 
         Parameters
         ----------
         units
-            Layer -> its units: ``{"layer4": [365, 119]}``.
+            Layer -> its units, or the one: ``{"layer4": [365, 119]}``.
         condition
             As in the class.
 
         Raises
         ------
         InputError
-            If a unit is not an integer.
+            If a unit is not an integer, or negative.
+        ExplainerError
+            If the condition is not one.
         """
         import torch
 
-        pairs = [(layer, _unit(unit, layer)) for layer, chosen in units.items() for unit in chosen]
+        pairs = [(layer, _unit(unit, layer)) for layer, chosen in units.items() for unit in _each(chosen)]
         numbers = torch.tensor([unit for _, unit in pairs], dtype=torch.long)
         return cls(tuple(layer for layer, _ in pairs), numbers, torch.zeros(len(pairs)), condition=condition)
 
@@ -169,11 +173,18 @@ def _check_condition(condition: Mapping[str, Any] | None) -> None:
         raise ExplainerError(f"{said}; p is a probability, at least 0 and below 1")
 
 
+def _each(units: Any) -> Any:
+    return units if hasattr(units, "__iter__") and getattr(units, "ndim", 1) != 0 else [units]
+
+
 def _unit(value: Any, layer: str) -> int:
     try:
-        return integer(value)
+        unit = integer(value)
     except TypeError:
         raise InputError(f"unit {value!r} of layer {layer!r} is not an integer") from None
+    if unit < 0:
+        raise InputError(f"unit {unit} of layer {layer!r} is negative; units are counted from 0")
+    return unit
 
 
 def _filled(edits: Any, size: tuple[int, ...] | None, valued: bool) -> Any:
