@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -30,13 +32,27 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def layer_of(model: nn.Module, name: str) -> nn.Module:
     """Return the layer of a name, or refuse with the nearest one."""
+    _refuse_compiled(model)
     found = named_layers(model)
     if name in found:
+        for i, letter in enumerate(f"{name}."):
+            if letter == ".":
+                _refuse_compiled(found[name[:i]])
         return found[name]
     near = difflib.get_close_matches(str(name), found, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     listed = ", ".join([*list(found)[:12], *(["…"] if len(found) > 12 else [])]) or "no layers"
     raise InputError(f"layer {name!r}: {type(model).__name__} has no such layer{hint} (it has: {listed})")
+
+
+def _refuse_compiled(module: nn.Module) -> None:
+    """Refuse a module that runs as a program made of it, in which hooks are not called."""
+    made = isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules
+    if made or module._compiled_call_impl is not None:
+        raise InputError(
+            f"{type(module).__name__} is compiled, scripted or traced: it runs without looking at its layers; "
+            f"use the original module (model._orig_mod of torch.compile)"
+        )
 
 
 def checked(output: Any, layer: str) -> Tensor:
@@ -54,13 +70,19 @@ Watcher = Callable[[str, Tensor], Tensor | None]
 
 @contextlib.contextmanager
 def watching(model: nn.Module, layers: str | Iterable[str], see: Watcher) -> Iterator[None]:
-    """Show every output of the layers to a function, which may return another one in its place."""
+    """Show what the layers return in this thread to a function, which may return another output in its place."""
+    thread = threading.get_ident()
 
-    def hook(layer: str) -> Callable[[nn.Module, Any, Any], Tensor | None]:
-        return lambda module, inputs, output: see(layer, checked(output, layer))
+    def hook(layer: str, home: nn.Module) -> Callable[[nn.Module, Any, Any], Tensor | None]:
+        def call(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+            if module is not home or threading.get_ident() != thread:  # a copy took the hook along
+                return None
+            return see(layer, checked(output, layer))
+
+        return call
 
     with contextlib.ExitStack() as hooks:
         names = (layers,) if isinstance(layers, str) else tuple(dict.fromkeys(layers))
         for name, module in [(name, layer_of(model, name)) for name in names]:
-            hooks.enter_context(module.register_forward_hook(hook(name)))
+            hooks.enter_context(module.register_forward_hook(hook(name, module)))
         yield
