@@ -109,6 +109,7 @@ class _Source:
         self.accepts, self.name, self.inputs = explainer.accepts, name, inputs
         self.model_range = getattr(model, "value_range", None)
         self.image_shape = getattr(model, "image_shape", None)
+        self.latent_shape = getattr(model, "latent_shape", None)
         if inputs is None:
             raise InputError(f"{name} needs inputs ({self.accepts})")
         if isinstance(inputs, Tensor):
@@ -165,6 +166,10 @@ class _Source:
         if not bool(torch.isfinite(batch).all()):
             raise InputError(f"{self.name}: inputs hold NaN or infinity; remove those samples")
         if self.accepts == "latents":
+            if self.latent_shape is not None and tuple(batch.shape[1:]) != tuple(self.latent_shape):
+                raise InputError(
+                    f"{self.name}: latents are {tuple(batch.shape[1:])}, the model takes {tuple(self.latent_shape)}"
+                )
             return
         if batch.ndim != 4:
             raise InputError(f"{self.name}: images must be [N, C, H, W], not {list(batch.shape)}")

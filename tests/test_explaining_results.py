@@ -90,6 +90,8 @@ def test_latents():
     assert torch.equal(mine.explain(Makes(), z, runtime=Runtime(batch_size=2)).codes, z * 2)
     with_latents = Samples(images(), latents=z, value_range=(-1, 1))
     assert torch.equal(mine.explain(Makes(), with_latents).codes, z * 2)
+    with pytest.raises(InputError, match=r"latents are \(3,\), the model takes"):
+        mine.explain(Makes(), torch.zeros(2, 3))
     with pytest.raises(InputError, match="these samples have no latents"):
         mine.explain(Makes(), Samples(images(), value_range=(-1, 1)))
     with pytest.raises(InputError, match="NaN"):
