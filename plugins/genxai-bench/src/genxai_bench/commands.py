@@ -83,6 +83,7 @@ def as_plain(board: Scoreboard) -> dict[str, Any]:
         "failures": board.failures,
         "left_out": board.left_out,
         "seconds": board.seconds,
+        "filled": board.filled,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import inspect
 import json
 import math
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 
 from genxai_core import Explainer, Runtime, Samples, Spec, Trainer, models, parameters, registry, safe_yaml
-from genxai_core.errors import ExplainerError, InputError, Interrupted, MissingCapability, one_line
+from genxai_core.errors import BadParameter, ExplainerError, InputError, Interrupted, MissingCapability, one_line
 from genxai_core.explanation import Explanation
 
 from .scoreboard import Scoreboard
@@ -30,8 +32,9 @@ def run(
 ) -> Scoreboard:
     """Put contestants, and the four that frame each task, to the same instances.
 
-    A contestant is built with what the instance decides of the parameters that it leaves open. One that raises on an
-    instance has no score on that task but its reason among the board's ``failures``; it stops nobody else.
+    A contestant is built with what the instance decides of the parameters that it leaves open (`filling`), and gets
+    copies of the instance, so that nothing it writes reaches those after it. One that raises on an instance has no
+    score on that task but its reason among the board's ``failures``; it stops nobody else.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ def run(
     seeds
         Which instances of each, at least two different ones.
     runtime
-        Batch size, precision, progress. Its seed gives way to the instance's, its device to the CPU.
+        Batch size, precision, progress. Its seed gives way to one of the instance's (`seed_of`), its device to the CPU.
 
     Raises
     ------
@@ -159,22 +162,58 @@ def left_open(spec: Spec, target: type, decided: Mapping[str, Any]) -> list[str]
     return [p.name for p in parameters.of(target) if p.required and p.name not in {*spec.params, *decided}]
 
 
+def filling(spec: Spec, target: type, decided: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an instance's decisions is filled in for a contestant that does not say it itself.
+
+    A parameter without a default, or whose default is None, asks for it. One with another default gets the instance's
+    value only where that is of the default's own type and fits the annotation: ``loss: str = "hinge"`` is the task's
+    to say; a stranger's ``t: float = 0.5``, a temperature, is no whole number of a step. What was filled in stands on
+    the board.
+    """
+    found = {}
+    for p in parameters.of(target):
+        if p.name in spec.params or p.name not in decided:
+            continue
+        value = decided[p.name]
+        if p.required or p.default is None or (type(value) is type(p.default) and _fits(target, p.name, value)):
+            found[p.name] = value
+    return found
+
+
+def _fits(target: type, name: str, value: Any) -> bool:
+    try:
+        parameters.check(target, {name: value}, name=target.__name__, partial=True)
+    except BadParameter:
+        return False
+    return True
+
+
+def seed_of(task: Task, problem: Problem) -> int:
+    """Return the seed that contestants get: one of the instance's own, from which the instance cannot be drawn."""
+    return int.from_bytes(hashlib.sha256(f"{task.name} {problem.seed}".encode()).digest()[:4])
+
+
 def answer(task: Task, spec: Spec, problem: Problem, runtime: Runtime) -> Any:
     """Build a contestant for an instance and return what the task judges: its explanation, or the model that it trains.
+
+    It gets copies of the model, the inputs and what is decided.
 
     Raises
     ------
     Exception
         Whatever the contestant raises.
     """
-    built = spec.build(**problem.decided)
+    # together, so that what is one object in the instance is one in the copy
+    model, inputs, decided = copy.deepcopy((problem.model, problem.inputs, dict(problem.decided)))
+    given = filling(spec, registry.resolve(spec.use), decided)
+    built = registry.create(spec.use, **{**given, **spec.params})
     # Instances live on the CPU, where scores are the same on every machine; a progress bar inside a bar is an error.
-    runtime = runtime.with_(seed=problem.seed, device="cpu", quiet=True)
+    runtime = runtime.with_(seed=seed_of(task, problem), device="cpu", quiet=True)
     if task.subject == "explainer":
-        inputs = None if built.accepts == "nothing" else problem.inputs
-        target = problem.target if isinstance(problem.model, models.Discriminator) else None
-        return built.explain(problem.model, inputs, target=target, runtime=runtime)
-    trained = built.fit(problem.inputs, runtime)
+        inputs = None if built.accepts == "nothing" else inputs
+        target = problem.target if isinstance(model, models.Discriminator) else None
+        return built.explain(model, inputs, target=target, runtime=runtime)
+    trained = built.fit(inputs, runtime)
     able = [model for model in trained.models.values() if _is(model, task.explains)]
     if not able:
         made = ", ".join(type(model).__name__ for model in trained.models.values())
@@ -218,6 +257,16 @@ def short(name: str) -> str:
     return _NESTED.sub(r"\1", name.removeprefix("explainer/"))
 
 
+def spelled(given: Sequence[Mapping[str, Any]]) -> str:
+    """Spell what instances filled in: plain values, which may differ between them, and the names of all else."""
+    said = []
+    for name in given[0]:
+        values = [each[name] for each in given]
+        plain = all(isinstance(value, str | int | float) for value in values)
+        said.append(f"{name}={'/'.join(dict.fromkeys(map(_flow, values)))}" if plain else name)
+    return ", ".join(said)
+
+
 def _flow(value: Any) -> str:
     """Spell a value as YAML on one line."""
     if isinstance(value, Spec):
@@ -245,6 +294,7 @@ class Record:
         self.failures: dict[str, dict[str, str]] = {}
         self.left_out: dict[str, dict[str, str]] = {}
         self.seconds: dict[str, dict[str, float]] = {}
+        self.filled: dict[str, dict[str, str]] = {}
 
     def describe(self, task: Task) -> None:
         """Note what a task is, so that a saved board says it."""
@@ -285,6 +335,9 @@ class Record:
                 return
         for problem, scores in zip(problems, found):
             self._add(task, name, problem, scores)
+        given = [filling(spec, registry.resolve(spec.use), problem.decided) for problem in problems]
+        if given[0]:
+            self.filled.setdefault(task.name, {})[name] = spelled(given)
         self.seconds.setdefault(task.name, {})[name] = spent / len(problems)
 
     def _add(self, task: Task, name: str, problem: Problem, scores: Mapping[str, float]) -> None:
@@ -304,4 +357,5 @@ class Record:
             failures=self.failures,
             left_out=self.left_out,
             seconds=self.seconds,
+            filled=self.filled,
         )

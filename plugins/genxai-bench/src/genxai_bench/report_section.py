@@ -51,6 +51,8 @@ def _about(board: Scoreboard, task: str) -> str:
 
 
 def _absent(board: Scoreboard, task: str) -> Iterator[str]:
+    for name, given in board.filled.get(task, {}).items():
+        yield f"{name}: filled in by the task: {given}"
     for name, reason in board.failures.get(task, {}).items():
         yield f"{name} failed: {reason}"
     for name, reason in board.left_out.get(task, {}).items():

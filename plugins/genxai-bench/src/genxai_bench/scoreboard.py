@@ -59,6 +59,8 @@ class Scoreboard(Explanation):
         By task and contestant: why it does not fit.
     seconds
         By task and contestant: how long it took to answer one instance, in the mean.
+    filled
+        By task and contestant: which of its parameters the task filled in, with the values that can be written.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class Scoreboard(Explanation):
     failures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    filled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in COLUMNS}

@@ -39,6 +39,8 @@ def _task(board: Scoreboard, task: str) -> Iterator[str]:
             ]
         )
     yield from (f"  {line}" for line in aligned(rows, right={0, *range(2, 4 + len(others))}))
+    for name, given in board.filled.get(task, {}).items():
+        yield f"  – filled in by the task: {short(name)}: {given}"
     for name, reason in board.failures.get(task, {}).items():
         yield f"  ✗ {short(name)} failed: {reason}"
     reasons: dict[str, list[str]] = {}
