@@ -77,7 +77,9 @@ def _encode(value: Any, saved: Set[int]) -> Any:
         return type(value)(_encode(v, saved) for v in value)
     if isinstance(value, Mapping):
         return {k: _encode(v, saved) for k, v in value.items()}
-    if value is None or isinstance(value, bool | int | float | str | Path | torch.Tensor):
+    if isinstance(value, Path):
+        return {"$path": str(value)}
+    if value is None or isinstance(value, bool | int | float | str | torch.Tensor):
         return value
     if isinstance(value, Samples | Explanation):
         kind = f"explanation/{value.type_name}" if isinstance(value, Explanation) else "samples"
@@ -96,6 +98,8 @@ def _decode(value: Any) -> Any:
         if set(value) == {"$spec"}:
             use, params = value["$spec"]
             return Spec(use, _decode(params))
+        if set(value) == {"$path"}:
+            return Path(value["$path"])
         if set(value) == {"$result"}:
             kind, values = value["$result"]
             return (Samples if kind == "samples" else registry.resolve(kind))(**values)

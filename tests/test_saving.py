@@ -268,10 +268,11 @@ def test_a_models_name_cannot_collide_or_escape(tmp_path, name):
 
 
 def test_a_dataset_and_a_component(tmp_path):
-    gx.save_result(gx.create("dataset/shown", n=4, where="some/folder"), tmp_path / "d")
+    gx.save_result(gx.create("dataset/shown", n=4, where=Path("some/folder")), tmp_path / "d")
     found = gx.load_result(tmp_path / "d")
     assert type(found) is Shown
     assert (len(found), found.where) == (4, Path("some/folder"))
+    assert saving.describe(found) == {"use": "dataset/shown", "with": {"n": 4, "where": "folder"}}
     with pytest.raises(StorageError, match="Shown was not built through the registry"):
         gx.save_result(Shown(3), tmp_path / "e")
 
