@@ -185,9 +185,9 @@ def test_score_counts_both_parts() -> None:
     assert made.score(problem, near)["solved"] == 1
     assert made.score(problem, far)["solved"] == 0
     assert made.score(problem, far)["latent-error"] == pytest.approx(1.01 * SOLVED, rel=1e-3)
-    lost = oracle.latents.clone()
-    lost[0] = torch.nan
-    found = made.score(problem, dataclasses.replace(oracle, latents=lost))
+    lost, failed = oracle.latents.clone(), oracle.failed.clone()
+    lost[0], failed[0] = torch.nan, True  # a search that diverged, which must be called failed
+    found = made.score(problem, dataclasses.replace(oracle, latents=lost, failed=failed))
     assert found["solved"] == 7 / 8
     assert all(math.isfinite(v) for v in found.values())
 
