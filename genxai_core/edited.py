@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,10 @@ KEPT = ("sample_latents", "encode", "features", "embed_images", "embed_texts")
 
 KNOWN = ("latent_shape", "num_classes", "image_shape", "class_names")
 """What is known of a generator and does not change when it is edited."""
+
+
+_judging = threading.RLock()
+"""Two threads must not put one judge in eval mode and back."""
 
 
 def edited(base: Generator, edits: UnitEdits, judge: Discriminator | None = None) -> Edited:
@@ -67,10 +72,16 @@ class Edited(Generator):
     def __init__(self, base: Generator, edits: UnitEdits, judge: Discriminator | None = None) -> None:
         super().__init__()
         _check_judge(base, edits, judge)
-        _check_edits(base, edits)
+        image = _check_edits(base, edits)
         self.base, self.edits, self.judge = base, edits, judge
         self.value_range = base.value_range
         self.training = base.training
+        if judge is not None and image is not None:
+            try:
+                with guard(judge):
+                    self._chosen(image)
+            except InputError as error:
+                raise ValueError(str(error)) from error
         # A capability is offered by having its methods. What the base lacks must be lacking here, so none of them is a
         # method of this class; and `isinstance` looks for them without __getattr__ from Python 3.12 on.
         offered = {name: getattr(base, name) for name in (*KEPT, *KNOWN) if hasattr(base, name)}
@@ -123,12 +134,13 @@ class Edited(Generator):
         judge, condition = self.judge, self.edits.condition
         if judge is None or condition is None:
             raise InputError("generator/edited: edits under a condition need a judge")
-        with _evaluating(judge):
-            logits = judge(rescale(images, self.value_range, judge.value_range))
+        like = next((p for p in judge.parameters() if p.is_floating_point()), images)
+        with _judging, _evaluating(judge):
+            logits = judge(rescale(images, self.value_range, judge.value_range).to(like.dtype))
         if logits.ndim != 2 or not condition["target"] < logits.shape[1]:
             raise InputError(
                 f"generator/edited: the judge returns {list(logits.shape)}, not logits [N, K] with a class "
-                f"{condition['target']}"
+                f"{condition['target']} (a single logit is class 0)"
             )
         probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
         chosen: Tensor = probabilities[:, condition["target"]] > condition["above"]
@@ -142,6 +154,12 @@ class Edited(Generator):
 def _check_judge(base: Generator, edits: UnitEdits, judge: Discriminator | None) -> None:
     if not isinstance(base, Generator):
         raise InputError(f"base is a {type(base).__name__}, not a Generator; wrap it: genxai_core.adapt.generator(…)")
+    if not isinstance(edits, UnitEdits):
+        raise InputError(f"edits are a {type(edits).__name__}, not UnitEdits; see UnitEdits.ablate({{layer: units}})")
+    if judge is not None and not isinstance(judge, Discriminator):
+        raise InputError(
+            f"judge is a {type(judge).__name__}, not a Discriminator; wrap it: genxai_core.adapt.discriminator(…)"
+        )
     if (edits.condition is None) != (judge is None):
         if judge is None:
             raise ValueError(f"these edits are under the condition {dict(edits.condition or {})}, so give a judge")
@@ -156,32 +174,32 @@ def _check_judge(base: Generator, edits: UnitEdits, judge: Discriminator | None)
         raise ValueError(f"the judge takes images {tuple(shapes[1])}, the base makes {tuple(shapes[0])}")  # type: ignore[arg-type]
 
 
-def _check_edits(base: Generator, edits: UnitEdits) -> None:
+def _check_edits(base: Generator, edits: UnitEdits) -> Tensor | None:
     """Make one image with the edits, so that what does not fit is told at once. The base is left as it was."""
     layers = edits.by_layer()
     try:
         with guard(base), torch.no_grad(), units.record(base, layers, detach=True) as seen, built_in(base, edits):
-            every = _make_one(base)
+            every, image = _make_one(base)
     except InputError as error:
         raise ValueError(str(error)) from error
     idle = [layer for layer in layers if layer not in seen]
     if every and idle:
         raise ValueError(f"layer {idle[0]!r} takes no part when {type(base).__name__} makes an image; edit another")
+    return image
 
 
-def _make_one(base: Any) -> bool:
-    """Run a generator once; return whether each layer that makes images has run then."""
+def _make_one(base: Any) -> tuple[bool, Tensor | None]:
+    """Run a generator once; return whether each layer that makes images has run then, and an image, if there is one."""
     like = next((p for p in base.parameters() if p.is_floating_point()), torch.empty(0))
     if isinstance(base, Denoises) and getattr(base, "image_shape", None) is not None:
-        base.predict(like.new_zeros(1, *base.image_shape), like.new_zeros(1).long())  # type: ignore[attr-defined]
-    elif isinstance(base, Conditional):
-        if isinstance(base, CanSample):
-            base.sample(1, 0, labels=torch.zeros(1, dtype=torch.long))
-        return False  # other classes may use other layers
-    elif isinstance(base, HasLatents):
-        base(base.sample_latents(1, 0).to(like))  # type: ignore[operator]
-    elif isinstance(base, CanSample):
-        base.sample(1, 0)
-    else:
-        return False
-    return True
+        noise = like.new_zeros(1, *base.image_shape)  # type: ignore[attr-defined]
+        base.predict(noise, like.new_zeros(1).long())
+        return True, noise
+    if isinstance(base, Conditional):  # other classes may use other layers
+        labels = torch.zeros(1, dtype=torch.long)
+        return False, base.sample(1, 0, labels=labels).images if isinstance(base, CanSample) else None
+    if isinstance(base, HasLatents):
+        return True, base(base.sample_latents(1, 0).to(like))  # type: ignore[operator]
+    if isinstance(base, CanSample):
+        return True, base.sample(1, 0).images
+    return False, None

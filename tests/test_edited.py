@@ -345,6 +345,10 @@ def test_other_types_are_refused(base):
             gx.create("generator/edited", **({"base": base, "edits": CUT} | wrong))
     with pytest.raises(InputError, match="base is a Linear, not a Generator"):
         edited(nn.Linear(1, 1), CUT)
+    with pytest.raises(InputError, match="edits are a dict, not UnitEdits"):
+        edited(base, {"units": [0]})
+    with pytest.raises(InputError, match="judge is a Linear, not a Discriminator"):
+        conditional(base, nn.Linear(1, 1))
 
 
 def test_judges_that_do_not_fit(base):
@@ -354,8 +358,13 @@ def test_judges_that_do_not_fit(base):
         conditional(base, judge)
     liar = Bright(1)
     liar.class_names = ("a", "b")
-    with pytest.raises(InputError, match=r"the judge returns \[2, 1\], not logits \[N, K\] with a class 1"):
-        conditional(base, liar, target=1).sample(2, 0)
+    for model in (base, Everything()):  # an image of a latent, and of a noise
+        before = torch.random.get_rng_state()
+        said = r"the judge returns \[1, 1\], not logits \[N, K\] with a class 1 \(a single logit is class 0\)"
+        with pytest.raises(ValueError, match=said):
+            conditional(model, liar, target=1)
+        assert torch.equal(before, torch.random.get_rng_state())
+    assert liar.norm.num_batches_tracked == 0
 
 
 def test_a_base_that_can_only_translate_is_checked_when_it_does():

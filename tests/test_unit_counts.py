@@ -124,6 +124,11 @@ def test_what_has_no_thresholds(net, z):
     for quantile in (0.0, 1.0, float("nan")):
         with pytest.raises(InputError, match="is not between 0 and 1"), units.threshold(net, "flat", quantile):
             pass
+    with pytest.raises(InputError, match="quantile='a' is not between 0 and 1"):
+        units.Thresholds(["flat"], "a")
+    for size in ((0, 4), (4,), 4, (4.0, 4), "ab"):
+        with pytest.raises(InputError, match=r"is not \(H, W\), two positive integers"):
+            units.Thresholds(["flat"], 0.5, size)
     with units.threshold(net, "flat", 0.5) as collector:
         with pytest.raises(InputError, match="layer 'flat' did not run"):
             collector.values()
@@ -328,8 +333,10 @@ def test_what_cannot_be_counted_is_refused(net, z, levels):
     fewer = counted(net, z, masks[:, :1], [slice(0, 7)], level)
     with pytest.raises(InputError, match="of 3 and 1 concepts cannot be merged"):
         counter.merge(fewer)
-    for wrong in (torch.zeros(2, 3), torch.tensor([1]), torch.tensor([float("nan")])):
-        with pytest.raises(InputError, match="must be floating point"), units.tally(net, {"flat": wrong}):
+    with pytest.raises(InputError, match="thresholds are a list, not a mapping"), units.tally(net, ["flat"]):
+        pass
+    for wrong in (torch.zeros(2, 3), torch.tensor([1]), torch.tensor([float("nan")]), [1.0, 2.0]):
+        with pytest.raises(InputError, match="must be a floating-point tensor"), units.tally(net, {"flat": wrong}):
             pass
 
 

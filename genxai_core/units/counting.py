@@ -35,6 +35,8 @@ class Tally:
     """
 
     def __init__(self, thresholds: Mapping[str, Tensor]) -> None:
+        if not isinstance(thresholds, Mapping):
+            raise InputError(f"thresholds are a {type(thresholds).__name__}, not a mapping of layers to tensors [U]")
         self.thresholds = {layer: _checked_thresholds(layer, t) for layer, t in thresholds.items()}
         self.intersection: dict[str, Tensor] = {}
         self.area: dict[str, Tensor] = {}
@@ -200,6 +202,7 @@ def tally(model: nn.Module, thresholds: Mapping[str, Tensor]) -> Iterator[Tally]
 
 
 def _checked_thresholds(layer: str, thresholds: Tensor) -> Tensor:
-    if thresholds.ndim != 1 or not thresholds.is_floating_point() or bool(thresholds.isnan().any()):
-        raise InputError(f"thresholds of layer {layer!r} must be floating point [U] without NaN")
+    fits = isinstance(thresholds, Tensor) and thresholds.ndim == 1 and thresholds.is_floating_point()
+    if not fits or bool(thresholds.isnan().any()):
+        raise InputError(f"thresholds of layer {layer!r} must be a floating-point tensor [U] without NaN")
     return thresholds.detach().cpu()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
+from ..samples import integer
 from .layers import watching
 
 
@@ -29,9 +30,9 @@ class Thresholds:
     """
 
     def __init__(self, layers: Iterable[str], quantile: float, size: tuple[int, int] | None = None) -> None:
-        if not 0 < quantile < 1:
+        if not isinstance(quantile, int | float) or not 0 < quantile < 1:
             raise InputError(f"quantile={quantile!r} is not between 0 and 1, such as 0.995 for the top 0.5 %")
-        self.quantile, self.size = quantile, size
+        self.quantile, self.size = quantile, None if size is None else _checked_size(size)
         self._cells: dict[str, list[Tensor]] = {layer: [] for layer in layers}
 
     @property
@@ -130,6 +131,16 @@ def threshold(
     collector = Thresholds((layers,) if isinstance(layers, str) else layers, quantile, size)
     with watching(model, collector.layers, collector._see):
         yield collector
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    try:
+        height, width = map(integer, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise InputError(f"size={size!r} is not (H, W), two positive integers")
+    return height, width
 
 
 def spatial(activation: Tensor) -> Tensor:
