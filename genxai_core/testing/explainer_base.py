@@ -16,6 +16,7 @@ from .contract import ComponentTests
 from .data import PatchDataset
 from .expectations import expect, failure
 from .models import ConstantDiscriminator, LinearGenerator, PatchDiscriminator, planted_images
+from .planted import TwoPatches
 from .states import State, changed, environment, state_of
 
 Sign = Literal["signed", "positive", "unsigned"]
@@ -78,6 +79,14 @@ class ExplainerBase(ComponentTests):
         mask = PatchDiscriminator().inside.expand(5, 1, 16, 16).clone()
         samples = Samples(planted_images(5), masks=mask, value_range=(-1.0, 1.0), concepts=("patch",))
         return PatchDiscriminator(sign=sign).eval(), samples
+
+    def two_targets(self, height: int, width: int) -> tuple[nn.Module, Samples]:
+        """Return a discriminator of two logits, and colour images of which mask k is all that moves logit k.
+
+        Patches are aligned to 4 px. Override it for an explainer of models with a certain layer.
+        """
+        model = TwoPatches(height, width).eval()
+        return model, model.images(5)
 
     def constant(self) -> nn.Module:
         """Return a discriminator of the images of `planted` whose logit is constant."""

@@ -1,17 +1,16 @@
-"""What an explainer's result is: of its type, finite, reproducible, independent of the batch, signed, right."""
+"""What an explainer's result is: of its type, finite, reproducible, independent of the batch."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import registry
-from ..errors import GenxaiError, GenxaiWarning, RegistryError
+from ..errors import RegistryError
 from ..explanation import Attribution, Explanation
 from ..guard import guard
 from ..interfaces import Accepts, Attributes
@@ -202,70 +201,6 @@ class ResultChecks(ExplainerBase):
             not wrong,
             f"{self.component}: attribute and explain differ: {'; '.join(wrong)}",
             "let `_explain` wrap `attribute`",
-        )
-
-    # -- truth ----------------------------------------------------------------------------------------------------
-
-    def _explains_logits(self) -> str:
-        """Why the checks of maps against a planted logit do not apply, or nothing."""
-        target = self.target()
-        if target.explains != "discriminator" or target.accepts not in ("images", "samples"):
-            return "explains no discriminator's logit of given images"
-        return "" if issubclass(target.returns, Attribution) else f"returns {target.returns.__name__}, not maps"
-
-    def _planted_maps(self, model: nn.Module, samples: Samples) -> Tensor:
-        """Return the maps ``[N, H, W]`` of the first logit, channels added up."""
-        inputs = samples if self.target().accepts == "samples" else samples.images
-        maps: Tensor = self.build().explain(model, inputs, target=0, runtime=Runtime(device="cpu", quiet=True)).maps
-        return maps.double().sum(1) if maps.ndim == 4 else maps.double()
-
-    def test_positive_speaks_for_the_target(self) -> None:
-        """On a discriminator that adds up one patch, the map lies in it, positive; negated, negative."""
-        reason = self._explains_logits()
-        if reason:
-            self.skip(reason)
-        expect(
-            self.sign == "signed" or self.sign_reason.strip(),
-            f"{self.component}: sign = {self.sign!r} without a reason",
-            "set sign_reason = '…': why the method has no sign by definition",
-        )
-        for direction in (1.0, -1.0) if self.sign == "signed" else (1.0,):
-            model, samples = self.planted(direction)
-            maps = self._planted_maps(model, samples)
-            if samples.masks is None:
-                raise failure(f"{type(self).__name__}.planted returned samples without masks", "say where the truth is")
-            inside = samples.masks[: len(maps), 0]
-            share = (maps.square() * inside).sum((1, 2)) / maps.square().sum((1, 2)).clamp(min=1e-30)
-            expect(
-                float(share.min()) >= self.inside,
-                f"{self.component}: only {float(share.min()):.0%} of a map's energy lies in the only patch that moves "
-                f"the logit (asked for: {self.inside:.0%})",
-                "check that the map is of the logit of `target`, and at the place of the pixels (no flip, no shift)",
-            )
-            mass = (maps * inside).sum((1, 2)) * direction
-            expect(
-                self.sign == "unsigned" or float(mass.min()) > 0,
-                f"{self.component}: where the patch speaks {'for' if direction > 0 else 'against'} the target, the "
-                f"map's sum in it is {float((mass * direction).min()):.3g}",
-                "positive speaks for the target, negative against it: keep the sign, do not take magnitudes, explain "
-                "the logit rather than a loss. A method without sign sets sign = 'unsigned' and sign_reason",
-            )
-
-    def test_a_constant_model_gets_a_map_of_zero(self) -> None:
-        """Where no pixel moves the logit the map is zero and finite, or the explainer refuses in words."""
-        reason = self._explains_logits()
-        if reason:
-            self.skip(reason)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", GenxaiWarning)
-            try:
-                maps = self._planted_maps(self.constant(), self.planted(1.0)[1])
-            except GenxaiError:
-                return
-        expect(
-            float(maps.abs().max()) <= self.atol,
-            f"{self.component}: of a model whose logit is constant the map reaches {float(maps.abs().max()):.3g}",
-            "a map per unit of logit must vanish where the logit does not move: do not normalise it",
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .explainer_results import ResultChecks
 from .explainer_safety import SafetyChecks
+from .explainer_truth import TruthChecks
 
 
-class ExplainerTests(ResultChecks, SafetyChecks):
+class ExplainerTests(ResultChecks, TruthChecks, SafetyChecks):
     """Hold an explainer to its contract: ``class TestOcclude(ExplainerTests): component = "explainer/occlude"``.
 
     By default the model is the tiny one that fits ``explains``, and the inputs are five that fit ``accepts``. Override
@@ -23,7 +24,8 @@ class ExplainerTests(ResultChecks, SafetyChecks):
     sign_reason
         Why, in words.
     inside
-        The least share of a map's energy (its squares) that must lie in the only patch that moves the logit.
+        The least share of a map's energy (its squares) that must lie in the only patch that moves the logit. Besides,
+        no place a pixel off may hold more than that patch, by more than 5% of the energy.
     monte_carlo
         For a stochastic explainer whose noise is drawn per batch: by how much one at a time may differ from the batch,
         as a share of the largest magnitude. 0 asks for equality within ``rtol`` and ``atol``.

@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..models import Discriminator, Generator
 from ..samples import Samples
 
-PATCH = (8, 8, 4)
-"""Row, column and side of the patch that `PatchDiscriminator` looks at."""
+PATCH = (8, 4, 4)
+"""Row, column and side of the patch that `PatchDiscriminator` looks at, off the diagonals."""
 
 
 class LinearGenerator(Generator):

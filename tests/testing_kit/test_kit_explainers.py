@@ -211,6 +211,7 @@ SHOWN = "test_its_result_can_be_shown"
 BATCHED = "test_one_at_a_time_equals_batched"
 SEEDED = "test_the_same_seed_gives_the_same_result"
 SIGNED = "test_positive_speaks_for_the_target"
+PLACED = "test_the_map_is_of_its_target_at_its_place"
 CONSTANT = "test_a_constant_model_gets_a_map_of_zero"
 FINITE = "test_its_numbers_are_finite"
 HALF = "test_bfloat16_gives_finite_numbers"
@@ -246,8 +247,14 @@ MUTANTS = {
         {SEEDED: "the same seed gave two results"},
     ),
     "magnitudes": (mapped(lambda maps, images: maps.abs()), {SIGNED: "the patch speaks against the target"}),
-    "opposite": (mapped(lambda maps, images: -maps), {SIGNED: "where the patch speaks for the target"}),
-    "upside down": (mapped(lambda maps, images: maps.flip(1, 2)), {SIGNED: "only 0% of a map's energy"}),
+    "opposite": (
+        mapped(lambda maps, images: -maps),
+        {SIGNED: "where the patch speaks for the target", PLACED: "the map of logit 0 of two sums up to -"},
+    ),
+    "upside down": (
+        mapped(lambda maps, images: maps.flip(1, 2)),
+        {SIGNED: "only 0% of a map's energy", PLACED: "only 0% of a map's energy"},
+    ),
     "an offset": (mapped(lambda maps, images: maps + 0.01), {CONSTANT: "the map reaches 0.01"}),
     "writes into the inputs": (
         around(requires_gradient),
@@ -270,7 +277,10 @@ MUTANTS = {
     "invents inputs": (around(invents_inputs), {"test_missing_inputs_are_refused": "with inputs None"}),
     "accepts none": (around(accepts_empty), {"test_empty_inputs_are_refused": "with inputs empty"}),
     "mends NaN": (around(mends_nan), {"test_inputs_with_nan_are_refused": "with inputs with one nan"}),
-    "any shape": (around(crops), {"test_inputs_of_wrong_shape_are_refused": "without the channel axis"}),
+    "any shape": (
+        around(crops),
+        {"test_inputs_of_wrong_shape_are_refused": "without the channel axis", PLACED: "two logits raised"},
+    ),
     "any range": (around(clamps), {"test_inputs_out_of_range_are_refused": "with inputs ten times as large"}),
 }
 
@@ -289,7 +299,7 @@ def test_every_check_has_a_mutant():
         n for n in dir(ExplainerTests.__mro__[-2]) if n.startswith("test_")
     }
     tested = {check for _, expected in MUTANTS.values() for check in expected}
-    elsewhere = {SHOWN, UNHOOKED, "test_attribute_equals_explain", "test_cuda_agrees_with_the_cpu"}
+    elsewhere = {PLACED, SHOWN, UNHOOKED, "test_attribute_equals_explain", "test_cuda_agrees_with_the_cpu"}
     assert own == tested | elsewhere
 
 
