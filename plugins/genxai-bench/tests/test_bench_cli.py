@@ -159,8 +159,27 @@ def test_who_fails_is_told_and_the_program_says_so(spot, capsys):
 
 
 def test_one_that_does_not_fit_the_task_that_was_named(spot, capsys):
-    assert spot("explainer/spot-gradient", "--task", "train-spot", "--seeds", 2) == 1
+    arguments = ["explainer/spot-gradient", "trainer/spot-bias", "--task", "train-spot", "--seeds", 2]
+    assert spot(*arguments) == 1
     assert "does not fit: spot-gradient: is an explainer; the task judges trainers" in capsys.readouterr().out
+
+
+def test_a_bare_name_is_an_explainers(spot, capsys):
+    assert spot("spot-gradient", "--seeds", 2, "--json") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["seconds"]["spot"].keys() == {"explainer/spot-gradient"}
+    assert "1 contestant, 1 task, 2 seeds" in told.err
+    assert entering.parse("cam:method=layercam") == Spec("explainer/cam", {"method": "layercam"})
+
+
+def test_every_reason_is_said_once(entrants):
+    tasks = [task(name) for name in ("shortcut-patch", "shortcut-colour", "planted-code", "noise-prediction")]
+    with pytest.raises(InputError) as error:
+        entering.fitting([Spec("explainer/bench")], tasks)
+    assert str(error.value) == (
+        "no task fits: explainer/bench returns scoreboard; the task judges attribution, inversion; "
+        "is an explainer; the task judges trainers"
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,6 +189,8 @@ def test_one_that_does_not_fit_the_task_that_was_named(spot, capsys):
         (["explainer/spot-gradient:gian=1"], 2, "did you mean 'gain'"),
         (["explainer/spot-gradient:gain=high"], 2, "does not fit float"),
         (["explainer/spot-gradient", "--seeds", "1"], 2, "at least two different"),
+        (["spot-gradiant"], 2, "did you mean explainer/spot-gradient"),
+        (["spot-gradient", "--task", "train-spot"], 2, "no task fits: explainer/spot-gradient is an explainer"),
         (["explainer/spot-gradient", "--task", "nothing"], 2, "no task is named 'nothing'"),
         (["explainer/density-ratio"], 2, "no task fits: explainer/density-ratio returns image-scores"),
         (["dataset/scenes"], 2, "is neither an explainer nor a trainer"),

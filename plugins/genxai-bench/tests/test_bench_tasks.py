@@ -68,6 +68,19 @@ def check_gap(played: Played) -> None:
         assert sign * (top - other) > max(first.slack, 1e-6), f"{role} scores {other}, the oracle {top}"
 
 
+def check_verdict(played: Played) -> None:
+    """Who knows the truth is told to be better than all that do not, from the five instances of a default contest."""
+    record = contest.Record()
+    record.describe(played.task)
+    for role in FRAME:
+        for name in [role, "explainer/sage"] if role == "oracle" else [role]:
+            for problem, scores in zip(played.problems, played.scores[role]):
+                record.rows += [(played.task.name, name, m, problem.seed, value) for m, value in scores.items()]
+    board = record.board()
+    said = board.says(played.task.name, "explainer/sage")
+    assert board.standing(played.task.name, "explainer/sage") == "better", said
+
+
 def check_repeats(played: Played) -> None:
     """The same seed makes the same instance and the same scores, bit for bit; another seed another one."""
     for problem, number in zip(played.problems[:2], SEEDS):
@@ -253,6 +266,12 @@ def cheats(entrants):
         def heuristic(self, problem):
             return self.oracle(problem)
 
+    class Verdict(sound):
+        """The heuristic is as good as the oracle now and then, and worse by much otherwise."""
+
+        def heuristic(self, problem):
+            return self.oracle(problem) if problem.seed % 2 else self.random(problem)
+
     class Repeats(sound):
         def problem(self, seed):
             problem = super().problem(seed)
@@ -303,7 +322,7 @@ def cheats(entrants):
 
     found = {"oracle": Oracle, "chance": Chance, "gap": Gap, "secrets": Secrets, "refusals": Refusals}
     twice = [("repeats", Repeats), ("repeats", OneInstance), ("model", Modes), ("model", Changed)]
-    return [*found.items(), *twice, ("inputs", Inputs), ("declared", Declared)]
+    return [*found.items(), *twice, ("inputs", Inputs), ("declared", Declared), ("verdict", Verdict)]
 
 
 def test_a_task_with_one_thing_wrong_fails_that_check(entrants):
@@ -316,7 +335,8 @@ def test_a_task_with_one_thing_wrong_fails_that_check(entrants):
 
 
 def test_nothing_of_a_broken_task_is_hidden_by_another(entrants):
-    """The cheat with the heuristic passes all other checks."""
-    bad = Played(dict(cheats(entrants))["gap"]())
-    for name in set(CHECKS) - {"gap"}:
-        CHECKS[name](bad)
+    """The cheats with the heuristic pass all other checks, but that who is no better than it gets no verdict."""
+    for cheat, noticed in {"gap": {"gap", "verdict"}, "verdict": {"verdict"}}.items():
+        bad = Played(dict(cheats(entrants))[cheat]())
+        for name in set(CHECKS) - noticed:
+            CHECKS[name](bad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .scoreboard import Scoreboard
     from .task import Task
 
-NAMES = "Registry names, with parameters after a colon: explainer/cam:method=layercam. Default: all that fit."
+NAMES = "Explainers and trainers, parameters after a colon: cam:method=layercam, trainer/vae. Default: all that fit."
 
 
 def add(app: typer.Typer) -> None:
@@ -49,9 +50,10 @@ def bench(
     not_run: dict[str, str] = {}
     if not names:
         specs, not_run = entering.installed(tasks)
+    able = entering.fitting(specs, tasks)
     if not task or not names:
-        tasks = entering.fitting(specs, tasks)
-    say(f"{_count(specs, 'contestant')}, {_count(tasks, 'task')}, {seeds} seeds")
+        tasks = able
+    say(f"{_count(specs, 'contestant')}, {_count(tasks, 'task')}, {_count(range(seeds), 'seed')}")
     board = contest.run(specs, tasks, range(seeds))
     if out is not None:
         board.save(out)
@@ -69,7 +71,7 @@ def bench(
         raise typer.Exit(1)
 
 
-def _count(things: list[Any], word: str) -> str:
+def _count(things: Sized, word: str) -> str:
     return f"{len(things)} {word}" + ("" if len(things) == 1 else "s")
 
 

@@ -30,21 +30,38 @@ def fitting(contestants: Sequence[Spec], tasks: Iterable[Task]) -> list[Task]:
     Raises
     ------
     InputError
-        If there are none; the message has a reason for each.
+        If there are none; the message has each reason once.
     RegistryError, BadParameter
         If a contestant cannot be had, or has no such parameter.
     """
     targets = {contest.label(spec): contest.resolved(spec) for spec in contestants}
-    reasons: dict[str, str] = {}
+    reasons: dict[str, list[str]] = {name: [] for name in targets}
     found = []
     for each in tasks:
         said = {name: contest.misfit(each, target) for name, target in targets.items()}
         if "" in said.values():
             found.append(each)
-        reasons |= {reason: f"{name} {reason}" for name, reason in said.items()}
+        for name, reason in said.items():
+            reasons[name].append(reason)
     if not found:
-        raise InputError(f"no task fits: {'; '.join(reasons.values()) or 'no contestant is named'}")
+        told = "; ".join(f"{name} {_once(each)}" for name, each in reasons.items())
+        raise InputError(f"no task fits: {told or 'no contestant is named'}")
     return found
+
+
+def _once(reasons: Sequence[str]) -> str:
+    """Say what several tasks find wrong, each thing once: ``returns a; the task judges b, c``."""
+    by_first: dict[str, list[str]] = {}
+    for reason in reasons:
+        first, _, rest = reason.partition("; ")
+        by_first.setdefault(first, []).append(rest)
+    said = []
+    for first, rests in by_first.items():
+        begins = {rest.rpartition(" ")[0] for rest in rests}
+        ends = dict.fromkeys(rest.rpartition(" ")[2] for rest in rests)
+        more = f"{begins.pop()} {', '.join(ends)}" if len(begins) == 1 else "; ".join(dict.fromkeys(rests))
+        said.append(f"{first}; {more}" if more.strip() else first)
+    return "; ".join(said)
 
 
 class Candidates(NamedTuple):
@@ -92,7 +109,8 @@ def installed(tasks: Sequence[Task]) -> Candidates:
 def parse(text: str) -> Spec:
     """Read a contestant: ``explainer/cam`` or ``explainer/cam:method=layercam,layer=layers.1``.
 
-    Values are YAML on one line, so a nested component is ``explainer={use: explainer/saliency}``.
+    A bare name is an explainer's. Values are YAML on one line, so a nested component is
+    ``explainer={use: explainer/saliency}``.
 
     Raises
     ------
@@ -111,7 +129,8 @@ def parse(text: str) -> Spec:
             params[name.strip()] = _nested(safe_yaml.parse(value.strip(), name.strip()).value, text)
         except StorageError as error:
             raise InputError(f"{text!r}: {error}") from None
-    return Spec(use.strip(), params)
+    use = use.strip()
+    return Spec(use if "/" in use else f"explainer/{use}", params)
 
 
 def _parts(text: str, whole: str) -> list[str]:
