@@ -15,7 +15,7 @@ from ..guard import guard
 from ..runtime import Runtime
 from .contract import ComponentTests
 from .expectations import expect, failure
-from .states import changed, differences, state_of
+from .states import changed, counted, differences, state_of
 
 
 class ModelTests(ComponentTests):
@@ -60,12 +60,13 @@ class ModelTests(ComponentTests):
 
     def test_the_same_seed_builds_the_same_model(self) -> None:
         """First weights come from torch's global generator, which whoever builds a model seeds."""
-        one, other = (state_of(self.new(seed=0)) for _ in range(2))
+        one, other = (counted(state_of(self.new(seed=0))) for _ in range(2))
         wrong = changed(one, other)
         expect(
             not wrong,
             f"{self.component}: one seed built two models: {'; '.join(wrong[:4])}",
-            "draw first weights with torch's own initialisers, from its global generator",
+            "draw first weights with torch's own initialisers, from its global generator; let no attribute, flag or "
+            "hook depend on how many models were built before",
         )
 
     def test_a_saved_model_answers_the_same(self, tmp_path: Path) -> None:

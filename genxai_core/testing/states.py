@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 State = dict[str, Any]
+F64 = torch.float64
 
 _HOOKS = (
     "_forward_hooks",
@@ -41,6 +42,8 @@ def state_of(*models: nn.Module) -> State:
             found[f"the class of {of}"] = type(module).__qualname__
             found[f"the attributes of {of}"] = sorted(module.__dict__)
             for key, value in module.__dict__.items():
+                if isinstance(value, Tensor) and key in _derived(module):
+                    continue
                 if key[0] != "_" and key != "training" and isinstance(value, bool | int | float | str | tuple | Tensor):
                     found[f"{key} of {of}"] = bits(value) if isinstance(value, Tensor) else repr(value)
             for hooks in _HOOKS:
@@ -51,6 +54,17 @@ def state_of(*models: nn.Module) -> State:
             found[f"the gradient of {name}"] = bits(tensor.grad) if tensor.is_leaf else None
             found[f"the tensor hooks of {name}"] = list(tensor._backward_hooks or ())
     return found
+
+
+def _derived(module: nn.Module) -> set[Any]:
+    """Name the tensors that hooks compute anew at each call: ``weight`` of weight_norm, spectral_norm and pruning."""
+    hooks = module._forward_pre_hooks.values()
+    return {getattr(hook, "name", None) or getattr(hook, "_tensor_name", None) for hook in hooks}
+
+
+def counted(state: State) -> State:
+    """Return a state with the number of hooks instead of their handles, which no two models share."""
+    return {name: len(value) if "hooks of" in name else value for name, value in state.items()}
 
 
 def environment() -> State:
@@ -94,6 +108,8 @@ def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def differences(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0, name: str = "") -> list[str]:
     """Say where two values differ: tensors and floats by more than atol + rtol · (largest magnitude), others at all.
 
+    Both are compared in float64; with ``rtol`` and ``atol`` 0 every difference counts.
+
     ``provenance`` is not compared: it says how a result was made.
     """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -118,7 +134,7 @@ def differences(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0, name: str 
             return [f"{name} has lengths {len(a)} and {len(b)}"]
         return [d for i, (x, y) in enumerate(zip(a, b)) for d in differences(x, y, rtol, atol, f"{name}[{i}]")]
     if isinstance(a, float):
-        return _tensor_differences(torch.tensor(a).double(), torch.tensor(b).double(), rtol, atol, name)
+        return _tensor_differences(torch.tensor(a, dtype=F64), torch.tensor(b, dtype=F64), rtol, atol, name)
     return [] if a == b else [f"{name} is {a!r} and {b!r}"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from .. import saving, training
 from ..errors import GenxaiError, InputError, StorageError, TrainingDiverged, one_line
@@ -159,12 +160,21 @@ class TrainerTests(ComponentTests):
         expect(not wrong, f"{self.component}: after saving and loading, {'; '.join(wrong[:4])}", mend)
 
     def test_training_changes_something(self) -> None:
-        """The losses move: optimisers step."""
-        losses = {name: series for name, series in self.fit().history.items() if name != "step"}
+        """Optimisers step, at least half of their steps change a weight, and the losses move."""
+        mend = "step the optimisers, by genxai_core.training.Loop.update"
+        with _watching_steps() as moved:
+            history = self.fit().history
+        expect(moved, f"{self.component}: no optimiser of torch stepped", mend)
+        expect(
+            2 * sum(moved) >= len(moved),
+            f"{self.component}: of {len(moved)} steps of optimisers {len(moved) - sum(moved)} changed no weight",
+            "give optimisers the parameters that the losses depend on, and a learning rate that is not 0",
+        )
+        losses = {name: series for name, series in history.items() if name != "step"}
         expect(
             any(len(set(series)) > 1 for series in losses.values()),
             f"{self.component}: every series of its history is constant",
-            "step the optimisers, by genxai_core.training.Loop.update",
+            "log the loss of each step, float(loss), and train by genxai_core.training.Loop.update",
         )
 
     # -- sameness -------------------------------------------------------------------------------------------------
@@ -232,7 +242,7 @@ class TrainerTests(ComponentTests):
     # -- crashes --------------------------------------------------------------------------------------------------
 
     def test_a_crashed_training_ends_as_an_uninterrupted_one(self, tmp_path: Path) -> None:
-        """Killed in the middle and started again: weights, history and info are the same, bit for bit."""
+        """Killed in the middle and started again: weights, history and info (but timings) are the same, bit for bit."""
         reading = Watched(self.data())
         whole = self.fit(reading)
         runtime = {"checkpoints": tmp_path / "checkpoints", "checkpoint_seconds": 0.0}
@@ -267,8 +277,17 @@ class TrainerTests(ComponentTests):
         )
         wrong = _weights_differ(whole, resumed)
         wrong += differences(dict(whole.history), dict(resumed.history), name="history")
-        wrong += differences(dict(whole.info), dict(resumed.info), name="info")
+        wrong += self._info_differs(whole.info, resumed.info)
         expect(not wrong, f"{self.component}: resumed and uninterrupted differ: {'; '.join(wrong[:4])}", mend)
+
+    def _info_differs(self, whole: Mapping[str, Any], resumed: Mapping[str, Any]) -> list[str]:
+        """Compare what two uninterrupted trainings say alike: numbers that change by themselves are timings."""
+        if not differences(dict(whole), dict(resumed)):
+            return []
+        again = self.fit().info
+        timings = {key for key in whole.keys() & again.keys() if type(whole[key]) is float and whole[key] != again[key]}
+        was, now = ({key: value for key, value in info.items() if key not in timings} for info in (whole, resumed))
+        return differences(was, now, name="info")
 
     def test_a_checkpoint_of_another_training_is_refused(self, tmp_path: Path) -> None:
         """A checkpoint of another seed is an error, not a starting point."""
@@ -310,6 +329,30 @@ class TrainerTests(ComponentTests):
         mend = "write `_fit` only, and leave `fit` to the base class, which checks"
         for what, given in (("a tensor", samples.images), ("no samples", samples[:0])):
             expect_error(InputError, partial(self.fit, given), f"{self.component} with {what}", mend)
+
+
+@contextmanager
+def _watching_steps() -> Iterator[list[bool]]:
+    """Yield a list that gets an item for each step of any optimiser: whether it changed a weight."""
+    moved: list[bool] = []
+    before: dict[int, list[Tensor]] = {}
+
+    def weights(optimizer: Any) -> list[Tensor]:
+        return [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+
+    def pre(optimizer: Any, *_: Any) -> None:
+        before[id(optimizer)] = weights(optimizer)
+
+    def post(optimizer: Any, *_: Any) -> None:
+        pairs = zip(before.pop(id(optimizer)), weights(optimizer))
+        moved.append(any(not torch.equal(was, now) for was, now in pairs))
+
+    handles = register_optimizer_step_pre_hook(pre), register_optimizer_step_post_hook(post)
+    try:
+        yield moved
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _crash(batch: Samples) -> Samples:

@@ -14,6 +14,7 @@ GRADIENTS = "test_gradients_reach_the_images"
 CALM = "test_eval_mode_is_deterministic"
 GIVEN = "test_given_returns_a_discriminator"
 SAVED = "test_a_saved_model_answers_the_same"
+ALIKE = "test_the_same_seed_builds_the_same_model"
 LEFT = "test_answering_leaves_it_as_it_was"
 
 
@@ -28,6 +29,29 @@ def judging(change):
 def draws_for_nothing(self, logits):
     torch.rand(1)
     return logits
+
+
+def normed(norm):
+    def init(self, size: int = 16, channels: int = 1, num_classes: int = 1) -> None:
+        LinearDiscriminator.__init__(self, size, channels, num_classes)
+        self.normed = norm(torch.nn.Linear(num_classes, num_classes))
+        self.normed.register_forward_hook(keeps)
+
+    return mutant(__init__=init, forward=lambda self, images: self.normed(LinearDiscriminator.forward(self, images)))
+
+
+def keeps(module, inputs, outputs):
+    return outputs
+
+
+BUILT = []
+
+
+def one_hook_more(self, size: int = 16, channels: int = 1, num_classes: int = 1) -> None:
+    LinearDiscriminator.__init__(self, size, channels, num_classes)
+    BUILT.append(1)
+    for _ in BUILT:
+        self.register_forward_hook(keeps)
 
 
 class Held(Discriminator):
@@ -83,6 +107,13 @@ MUTANTS = {
         mutant(__init__=with_statistics, forward=updates),
         {LEFT: "answering in eval mode changed the value of mean"},
     ),
+    "hooks of its own": (normed(lambda layer: layer), {}),
+    "weight norm by hooks": (normed(torch.nn.utils.weight_norm), {}),
+    "spectral norm by hooks": (normed(torch.nn.utils.spectral_norm), {}),
+    "one more hook each time": (
+        mutant(__init__=one_hook_more),
+        {ALIKE: "one seed built two models: the hooks of"},
+    ),
     "given labels": (mutant(given=lambda self, labels: Held(self, labels)), {}),
     "given a function": (mutant(given=lambda self, labels: self.forward), {GIVEN: "given(labels=…) gave method"}),
     "given times": (
@@ -92,6 +123,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_fails_its_check_and_no_other(conforms, failures, name):
     cls, expected = MUTANTS[name]
@@ -103,4 +135,4 @@ def test_a_mutant_fails_its_check_and_no_other(conforms, failures, name):
 
 def test_every_check_has_a_mutant():
     own = {n for n in vars(DiscriminatorTests) if n.startswith("test_")}
-    assert own == {check for _, expected in MUTANTS.values() for check in expected} - {SAVED, LEFT}
+    assert own == {check for _, expected in MUTANTS.values() for check in expected} - {SAVED, LEFT, ALIKE}

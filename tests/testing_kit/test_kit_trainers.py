@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 
 import pytest
 import torch
@@ -142,6 +143,16 @@ def unguarded(self, loop, loss):
     optimizer.step()
 
 
+def only_looks(self, loop, loss):
+    loop._finite(loss.detach(), "the loss")
+
+
+def stands_still(self, loop, loss):
+    for group in loop.optimizers["judge"].param_groups:
+        group["lr"] = 0.0
+    Fits.update(self, loop, loss)
+
+
 def hides_nan(self, loop, loss):
     if not torch.isfinite(loss):
         raise RuntimeError("something is wrong")
@@ -181,6 +192,19 @@ def unsavable(trained):
     return Trained(trained.models, trained.history, {"f": object()})
 
 
+def timed(trained):
+    return Trained(trained.models, trained.history, {"seconds": time.perf_counter()})
+
+
+def counts(self, loop, loss):
+    self.momentum += 1
+    Fits.update(self, loop, loss)
+
+
+def counting(self, model, history):
+    return Trained({"judge": model.eval()}, history, {"updates": 1e9 + self.momentum})
+
+
 MUTANTS = {
     "nothing is wrong": (Fits, {}),
     "other names": (returning(renamed), {DECLARED: "declares ['judge'], and returned Trained of ['critic']"}),
@@ -190,7 +214,20 @@ MUTANTS = {
     "uneven series": (returning(uneven), {HISTORY: "'extra': 1"}),
     "not registered": (mutant(new=lambda self, data: LinearDiscriminator()), {SAVED: "not built through the registry"}),
     "not plain": (returning(unsavable), {SAVED: "what it trained cannot be saved", CRASHED: "differ: info['f'] is"}),
+    "a timing": (returning(timed), {}),
+    "a count that starts again": (
+        mutant(returned=counting, update=counts),
+        {CRASHED: "differ: info['updates'] differs by 4"},
+    ),
     "no loss": (mutant(losses=lambda self, loss, i: {"loss": 0.0}), {CHANGES: "its history is constant"}),
+    "never steps": (
+        mutant(update=only_looks),
+        {CHANGES: "no optimiser of torch stepped", OTHERS: "seeds 0 and 1"},
+    ),
+    "steps on nothing": (
+        mutant(update=stands_still),
+        {CHANGES: "of 8 steps of optimisers 8 changed no weight", OTHERS: "seeds 0 and 1"},
+    ),
     "unseeded": (mutant(new=salted), {SEEDED: "one seed trained two models", CRASHED: "uninterrupted differ"}),
     "one order": (mutant(rows=same_order), {OTHERS: "seeds 0 and 1 trained the same models"}),
     "moves generators": (mutant(fit=moves), {SEEDED: "training moved torch's random generator"}),
