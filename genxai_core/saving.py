@@ -179,15 +179,26 @@ def _read_model(tree: Any, folder: Path, name: str, build: Build | None = None) 
 
 
 def _load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], what: str) -> nn.Module:
-    precisions = {v.dtype for v in weights.values() if v.is_floating_point()}
-    if len(precisions) == 1:
-        model.to(precisions.pop())  # a model that was made double comes back double
+    _cast(model, weights)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise StorageError(f"{what}: the weights do not fit the architecture: {reason}") from None
     return model.eval()
+
+
+def _cast(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give each part the precision that it was saved in, which loading alone would not: what was double is double."""
+    precisions = {v.dtype for v in weights.values() if v.is_floating_point()}
+    if len(precisions) == 1:
+        module.to(precisions.pop())  # with the buffers that are not saved
+        return
+    for name, own in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        if own.is_floating_point() and name in weights and weights[name].is_floating_point():
+            own.data = own.data.to(weights[name].dtype)
+    for name, part in module.named_children():
+        _cast(part, {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")})
 
 
 def _model_file(folder: Path, name: str) -> Path:

@@ -62,6 +62,21 @@ def test_a_saved_one_comes_back_with_its_judge(base, tmp_path):
     assert torch.equal(loaded.sample(32, 0).images, made.sample(32, 0).images)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_base_and_judge_of_two_precisions_come_back(base, tmp_path, dtype):
+    edits = UnitEdits.ablate({"units": [0, 2]}, condition={"target": 0, "above": 0.5})
+    made = gx.create("generator/edited", base=base.to(dtype), edits=edits, judge=gx.create("discriminator/bright"))
+    z = made.sample_latents(16, 0).to(dtype)
+    loaded = gx.load_model(gx.save_model(made, tmp_path / "m"))
+    assert {p.dtype for p in loaded.base.parameters()} == {dtype}
+    assert {p.dtype for p in loaded.judge.parameters()} == {torch.float32}
+    assert loaded(z).dtype == dtype
+    assert torch.equal(loaded(z), made(z))
+    chosen = made.judge.eval()(base(z).float())[:, 0] > 0
+    assert 0 < int(chosen.sum()) < 16
+    assert torch.equal(made(z), torch.where(chosen[:, None, None, None], literal(base, z), base(z)))
+
+
 def test_an_edited_edited_one_is_saved(base, tmp_path):
     inner = gx.create("generator/edited", base=base, edits=UnitEdits.ablate({"units": [0, 2]}))
     outer = gx.create("generator/edited", base=inner, edits=UnitEdits.ablate({"base.units": [3]}))

@@ -132,6 +132,20 @@ def test_precision_comes_back(tmp_path, dtype):
     assert same_weights(net, gx.load_model(tmp_path / "m"))
 
 
+def test_every_precision_of_a_model_comes_back(tmp_path):
+    net = trained()
+    net.norm.double()
+    net.norm.weight.data = net.norm.weight.data.half()
+    assert same_weights(net, found := gx.load_model(gx.save_model(net, tmp_path / "m")))
+    assert isinstance(found.norm.weight, nn.Parameter)
+
+    model = gx.create("generator/edited", base=trained().double())
+    model.base.body.float()
+    found = gx.load_model(gx.save_model(model, tmp_path / "part"))
+    assert same_weights(model, found)
+    assert found.base.norm.scratch.dtype == torch.float64, "not saved, in a part that is double"
+
+
 def test_loading_draws_nothing_from_the_callers_generators(tmp_path):
     gx.save_model(trained(), tmp_path / "m")
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()

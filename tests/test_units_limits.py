@@ -2,12 +2,13 @@
 
 import copy
 import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from edited_models import Paints, literal
+from edited_models import Bright, Paints, literal
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from unit_models import Net, Says, places
@@ -64,14 +65,36 @@ def test_edits_of_one_base_in_several_threads_do_not_meet():
     assert hooks(base) == 0
 
 
+@pytest.fixture
+def interrupted():
+    """Threads take turns in the middle of everything."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("interrupted")
 def test_one_edited_generator_makes_the_same_images_in_many_threads():
     base = Paints().eval()
-    made = edited(base, UnitEdits.ablate({"units": [0, 2]}))
-    z = base.sample_latents(2, 0)
-    wanted = literal(base, z)
+    made = edited(base, UnitEdits(("units",), torch.tensor([0]), torch.tensor([2.0])))  # twice is not once
+    z = base.sample_latents(8, 0)
+    wanted = made(z)
+    assert not torch.equal(wanted, base(z))
     found = together(*(lambda: [torch.equal(made(z), wanted) for _ in range(100)] for _ in range(4)))
     assert sum(sum(right) for right in found) == 400
     assert hooks(base) == 0
+
+
+def test_a_judge_in_training_is_asked_in_eval_mode_by_every_thread():
+    base, judge = Paints().eval(), Bright()
+    made = edited(base, UnitEdits.ablate({"units": [0, 2]}, condition={"target": 0, "above": 0.5}), judge)
+    z = base.sample_latents(8, 0)
+    wanted = made(z)
+    found = together(*(lambda: [torch.equal(made(z), wanted) for _ in range(50)] for _ in range(4)))
+    assert sum(sum(right) for right in found) == 200
+    assert judge.training
+    assert judge.norm.num_batches_tracked == 0
 
 
 def test_a_block_sees_its_own_thread_only(net, z):
