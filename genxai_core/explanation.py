@@ -258,11 +258,14 @@ class Attribution(Explanation):
             rows.append(row)
         return rows
 
-    def plot(self, n: int = 8, title: str = "") -> Figure:
-        """Draw the first n images with their maps below, in a diverging colour map centred on zero, with its scale."""
+    def plot(self, n: int = 8, title: str = "") -> Figure | None:
+        """Draw the first n images with their maps below, in a diverging colour map centred on zero, with its scale.
+
+        None if there are none.
+        """
         from .plots import attribution_figure
 
-        return attribution_figure(self, n=n, title=title)
+        return attribution_figure(self, n=n, title=title) if len(self) else None
 
 
 def _take(value: Any, rows: list[int]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .attributions import MEANING, attribution_figure, attribution_rows, meaning_of
-from .canvas import COLOURS, DIVERGING, FRAME, INK, NOT_FINITE, html, png, to_pixels
+from .canvas import COLOURS, DIVERGING, FRAME, INK, NOT_FINITE, html, more, png, some, to_pixels
 from .changes import before_after, image_rows
 from .curves import DASHES, curves, curves_compared, search_curves, series_of
 from .heat import square_map
@@ -27,9 +27,11 @@ __all__ = [
     "image_grid",
     "image_rows",
     "meaning_of",
+    "more",
     "png",
     "search_curves",
     "series_of",
+    "some",
     "square_map",
     "to_pixels",
     "unit_figure",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html as html_text
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -88,6 +89,16 @@ def write(
 def shorten(text: str, length: int) -> str:
     """Cut a text that is longer, and show that."""
     return text if len(text) <= length else text[: max(1, length - 1)] + "…"
+
+
+def more(hidden: int, what: str = "") -> str:
+    """Say how many are not drawn; nothing if all are."""
+    return f"… and {hidden} more {what}".strip() if hidden > 0 else ""
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """Return the first names, and how many more there are."""
+    return " ".join(filter(None, (", ".join(names[:most]), more(len(names) - most))))
 
 
 def wrap(name: str, length: int) -> str:

@@ -16,6 +16,7 @@ from .canvas import (
     TILE,
     colour_bar,
     diverging,
+    more,
     number,
     surface,
     tile,
@@ -136,7 +137,7 @@ def image_rows(
     across
         What the columns are, at the left of their texts.
     n
-        How many rows.
+        How many rows; of more it is said how many.
     title
         Above everything.
 
@@ -151,7 +152,8 @@ def image_rows(
     wide = min(TILE, max(0.62, 7.0 / len(shown)))
     high = wide * images.shape[-2] / images.shape[-1]
     left, top = 1.3, (0.32 if title else 0.04) + LINE
-    figure, canvas = surface(left + len(shown) * (wide + GAP) + 0.05, top + count * (high + GAP), title)
+    left_out, bottom = more(len(images) - count), top + count * (high + GAP)
+    figure, canvas = surface(left + len(shown) * (wide + GAP) + 0.05, bottom + (LINE if left_out else 0), title)
     write(canvas, across, left - 0.1, top - LINE + 0.025, across="right")
     for j, column in enumerate(shown):
         x = left + j * (wide + GAP)
@@ -162,6 +164,8 @@ def image_rows(
         y = top + i * (high + GAP) + high / 2
         name = "\n".join(wrap(line, 17) for line in rows[i].split("\n"))
         write(canvas, name, left - 0.1, y, size=8, across="right", down="center")
+    if left_out:
+        write(canvas, left_out, left - 0.1, bottom - 0.02, size=8, across="right")
     return figure
 
 

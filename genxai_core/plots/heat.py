@@ -13,7 +13,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from .canvas import DIVERGING, FRAME, INK, shorten, width_of
+from .canvas import DIVERGING, FRAME, INK, more, shorten, width_of
+
+MOST_NAMES = 48
 
 NUMBERS = 0.3
 """Inches that a cell must have for its value to be written in it."""
@@ -27,7 +29,7 @@ def square_map(values: np.ndarray, names: Sequence[str], *, label: str, title: s
     values
         ``[D, D]``. Written into the cells where these are large enough: up to 16.
     names
-        D texts.
+        D texts. Of more than 48, the first 48 are drawn.
     label
         What the values are; stands at their scale.
     title
@@ -38,19 +40,28 @@ def square_map(values: np.ndarray, names: Sequence[str], *, label: str, title: s
     InputError
         If there is nothing to draw.
     """
+    left_out = more(len(names) - MOST_NAMES)
+    names, values = names[:MOST_NAMES], values[:MOST_NAMES, :MOST_NAMES]
     d = len(names)
     if d == 0:
         raise InputError("there are no values to draw")
     cell = min(0.5, max(0.1, 5.0 / d))
     texts = [shorten(name, 24) for name in names]
     margin, top = 0.15 + max(map(width_of, texts)), 0.4 if title else 0.1
-    figure = Figure(figsize=(margin + cell * d + 0.9, top + cell * d + margin), facecolor="white")
+    tall = top + cell * d + margin + (0.2 if left_out else 0)
+    figure = Figure(figsize=(margin + cell * d + 0.9, tall), facecolor="white")
     axes = place(figure, margin, top, cell * d, cell * d)
     scale = ScalarMappable(Normalize(-1, 1), mpl.colormaps[DIVERGING])
     heat(axes, values, scale, rows=texts, columns=texts, numbers=cell >= NUMBERS)
     scale_bar(figure, scale, margin + cell * d + 0.15, top, min(cell * d, 2.0), label)
     headline(figure, title)
+    footline(figure, left_out)
     return figure
+
+
+def footline(figure: Figure, text: str) -> None:
+    """Write at the bottom what is not drawn."""
+    figure.text(0.5, 0.05 / figure.get_figheight(), text, ha="center", va="bottom", fontsize=8, color=INK)
 
 
 def headline(figure: Figure, title: str) -> None:
@@ -100,7 +111,10 @@ def scale_bar(figure: Figure, scale: Any, x: float, y: float, high: float, label
 
 
 def fraction(value: float) -> str:
-    """Write a value for a cell: ``.25``, ``−.50``, ``1.5``, ``93``."""
+    """Write a value for a cell: ``.25``, ``−.50``, ``1.5``, ``93``, ``2e4``."""
     size = abs(value)
-    text = f"{size:.2f}".removeprefix("0") if size < 0.995 else f"{size:.1f}" if size < 9.95 else f"{size:.0f}"
+    if size >= 9999.5:
+        text = f"{size:.0e}".replace("e+0", "e").replace("e+", "e")
+    else:
+        text = f"{size:.2f}".removeprefix("0") if size < 0.995 else f"{size:.1f}" if size < 9.95 else f"{size:.0f}"
     return f"−{text}" if value < 0 and text.strip(".0") else text

@@ -11,8 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from .canvas import DIVERGING, INK, number, shorten, width_of
-from .heat import NUMBERS, frame, headline, heat, place, scale_bar
+from .canvas import DIVERGING, INK, more, number, shorten, width_of
+from .heat import NUMBERS, footline, frame, headline, heat, place, scale_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from ..results import UnitScores
 
 MOST_CONCEPTS = 32
+MOST_LAYERS = 9
 """Of more, those with the best units are drawn."""
+
+_LARGEST = 1e300
+"""What is larger is drawn as this, of which the scale's width is a number too."""
 
 _ACROSS = 3
 _UNITS = {1: 24, 2: 16}
@@ -51,16 +55,18 @@ def unit_figure(scores: UnitScores, *, cut: float | None = None, title: str = ""
     Parameters
     ----------
     scores
-        What to draw. Of more than 32 concepts, those with the best units are drawn.
+        What to draw. Of more than 32 concepts, or 9 layers, those with the best units are drawn.
     cut
         Only units whose best score reaches it are counted in the bars. None counts those above zero; where lower is
         better, all.
     title
         Above everything.
     """
-    concepts = _concepts(scores)
-    across = min(_ACROSS, len(scores.layers))
-    layers = [_layer(scores, name, concepts, _UNITS.get(across, 12), cut) for name in scores.layers]
+    names_of_layers = [scores.layers[i] for i in _best([_signed(scores, n).max() for n in scores.layers], MOST_LAYERS)]
+    concepts = _best(np.max([_signed(scores, name).max(0) for name in names_of_layers], axis=0), MOST_CONCEPTS)
+    across = min(_ACROSS, len(names_of_layers))
+    layers = [_layer(scores, name, concepts, _UNITS.get(across, 12), cut) for name in names_of_layers]
+    left_out = more(len(scores.layers) - len(layers), "layers")
     counted = any(len(layer.units) < layer.total for layer in layers)
     scale = _scale(scores)
     widest = max(len(layer.units) for layer in layers)
@@ -75,9 +81,8 @@ def unit_figure(scores: UnitScores, *, cut: float | None = None, title: str = ""
         for column in ([*zip(layers, heads)][i::across] for i in range(across))
     ]
     tall = high * len(names) + 0.85
-    figure = Figure(
-        figsize=(margin + sum(pitches) + 0.75, top + tall * -(-len(layers) // across) - 0.25), facecolor="white"
-    )
+    height = top + tall * -(-len(layers) // across) - (0 if left_out else 0.25)
+    figure = Figure(figsize=(margin + sum(pitches) + 0.75, height), facecolor="white")
     for i, layer in enumerate(layers):
         x, y = margin + sum(pitches[: i % across]), top + (i // across) * tall
         axes = place(figure, x, y, wide * len(layer.units), high * len(names))
@@ -93,16 +98,17 @@ def unit_figure(scores: UnitScores, *, cut: float | None = None, title: str = ""
             _bars(beside, layer, scale, counting)
     scale_bar(figure, scale, margin + sum(pitches), top, min(high * len(names), 2.0), scores.measure)
     headline(figure, title)
+    footline(figure, left_out)
     return figure
 
 
-def _concepts(scores: UnitScores) -> list[int]:
-    best = np.max([_signed(scores, layer).max(0) for layer in scores.layers], axis=0)
-    return sorted(np.argsort(-best, kind="stable")[:MOST_CONCEPTS].tolist())
+def _best(values: np.ndarray | list[float], most: int) -> list[int]:
+    """Return where the largest values stand, in order of place."""
+    return sorted(np.argsort(-np.asarray(values), kind="stable")[:most].tolist())
 
 
 def _signed(scores: UnitScores, layer: str) -> np.ndarray:
-    values = scores.scores[layer].detach().cpu().double().numpy()
+    values = scores.scores[layer].detach().cpu().double().clamp(-_LARGEST, _LARGEST).numpy()
     return np.asarray(values if scores.higher_is_better else -values)
 
 
@@ -131,7 +137,8 @@ def _chosen(best: np.ndarray, score: np.ndarray, most: int) -> np.ndarray:
 
 def _scale(scores: UnitScores) -> Any:
     """White is zero: of signed scores in the middle, of others at the end; where lower is better, dark is low."""
-    values = np.concatenate([v.detach().cpu().double().numpy().ravel() for v in scores.scores.values()])
+    values = np.concatenate([_signed(scores, layer).ravel() for layer in scores.layers])
+    values = values if scores.higher_is_better else -values
     low, high = float(values.min()), float(values.max())
     if low < 0:
         limit = max(-low, high)

@@ -198,12 +198,14 @@ class Counterfactual(Explanation):
             said["pixels changed"] = f"{100 * float(self.sparsity.mean()):.3g} %"
         return said
 
-    def plot(self, n: int = 8, title: str = "") -> Figure:
+    def plot(self, n: int = 8, title: str = "") -> Figure | None:
         """Draw the first n images, their counterfactuals and the signed differences; failures are marked.
 
         Above each stand its classes, source → target, below the scale of its difference and the target's probability
-        before and after. The note above counts what is valid, and each failure, of all images.
+        before and after. The note above counts what is valid, and each failure, of all images. None if there are none.
         """
+        if len(self) == 0:
+            return None
         from ..plots import before_after
 
         before, after = (p[:n].tolist() for p in self.probabilities())

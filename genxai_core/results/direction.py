@@ -118,7 +118,7 @@ class Direction(Explanation):
 
     def plot(self, n: int = 12, title: str = "") -> Figure | None:
         """Draw what is seen along the first n directions; without images the cosines of all, None for one alone."""
-        if self.images is None or self.amounts is None:
+        if self.images is None or self.amounts is None or self.images.numel() == 0:
             return self._angles(title) if len(self) > 1 else None
         from ..plots import image_rows
 
@@ -137,7 +137,7 @@ class Direction(Explanation):
         """Return all pictures by name: ``explanation``, and ``cosines`` where that does not show them."""
         first = self.plot()
         found = {} if first is None else {"explanation": first}
-        if self.images is not None and len(self) > 1:
+        if self.images is not None and self.images.numel() and len(self) > 1:
             found["cosines"] = self._angles("")
         return found
 
@@ -147,9 +147,9 @@ class Direction(Explanation):
         return square_map(self.cosines().cpu().numpy(), self.names, label="cosine", title=title)
 
     def _repr_html_(self) -> str:
-        from ..plots import html
+        from ..plots import html, some
 
-        return html(self.plot(), f"Direction, {len(self)}: {', '.join(self.names)}")
+        return html(self.plot(), f"Direction, {len(self)}: {some(self.names)}")
 
     def cosines(self) -> Tensor:
         """Return the cosine of the angle between each two directions, ``[D, D]`` in [-1, 1]."""

@@ -123,11 +123,14 @@ class Inversion(Explanation):
             rows.append(row | {"failed": bool(self.failed[i])})
         return rows
 
-    def plot(self, n: int = 8, title: str = "") -> Figure:
+    def plot(self, n: int = 8, title: str = "") -> Figure | None:
         """Draw the first n images, their reconstructions and the signed differences; what failed is marked.
 
         Below each stand the scale of its difference and its error. The note above counts the failures of all images.
+        None if there are none.
         """
+        if len(self) == 0:
+            return None
         from ..plots import before_after
 
         return before_after(
@@ -146,7 +149,8 @@ class Inversion(Explanation):
         """Return all pictures by name: ``explanation``, and ``history`` where there is one."""
         from ..plots import search_curves
 
-        found = {"explanation": self.plot()}
+        first = self.plot()
+        found = {} if first is None else {"explanation": first}
         if self.history is not None and self.history.numel():
             found["history"] = search_curves(self.history, self.failed)
         return found

@@ -147,6 +147,8 @@ class UnitEdits(Explanation):
     def plot(self, title: str = "") -> Figure | None:
         """Draw, per layer, the edited units' factors (1 is unchanged), inserted values, and where they act.
 
+        Of more than eight layers, the first eight are drawn.
+
         Returns
         -------
         Figure or None
@@ -155,9 +157,9 @@ class UnitEdits(Explanation):
         return _figure(self, title) if len(self) else None
 
     def _repr_html_(self) -> str:
-        from ..plots import html
+        from ..plots import html, some
 
-        return html(self.plot(), f"{len(self)} edits of units in {', '.join(self.by_layer()) or 'no layer'}")
+        return html(self.plot(), f"{len(self)} edits of units in {some(list(self.by_layer())) or 'no layer'}")
 
 
 def _check_condition(condition: Mapping[str, Any] | None) -> None:
@@ -199,6 +201,8 @@ def _filled(edits: Any, size: tuple[int, ...] | None, valued: bool) -> Any:
 
 # -- the picture ------------------------------------------------------------------------------------------------
 
+_LAYERS = 8
+
 _LABELS = 32
 """Units whose numbers have room below a panel; of more, every so many is labelled."""
 
@@ -206,9 +210,9 @@ _LABELS = 32
 def _figure(edits: UnitEdits, title: str) -> Figure:
     from matplotlib.figure import Figure
 
-    from ..plots import COLOURS, INK
+    from ..plots import COLOURS, INK, more
 
-    layers = edits.by_layer()
+    layers = dict(list(edits.by_layer().items())[:_LAYERS])
     widths = [4.0] + ([4.0] if edits.values is not None else []) + ([1.4] if edits.locations is not None else [])
     figure = Figure(figsize=(sum(widths) + 0.8, 1.8 * len(layers) + 0.4), facecolor="white", layout="constrained")
     panels = figure.subplots(len(layers), len(widths), squeeze=False, width_ratios=widths)
@@ -225,6 +229,8 @@ def _figure(edits: UnitEdits, title: str) -> Figure:
             row[-1].set_title(f"where: {share.mean():.0%}", fontsize=8.5, color=INK)
             row[-1].set_xticks([])
             row[-1].set_yticks([])
+    if left_out := more(len(edits.by_layer()) - len(layers), "layers"):
+        figure.supxlabel(left_out, fontsize=8.5, color=INK)
     if title:
         figure.suptitle(title, fontsize=9.5, color=INK, parse_math=False)
     return figure
