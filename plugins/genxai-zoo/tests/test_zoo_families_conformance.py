@@ -32,3 +32,31 @@ class TestVAETrainer(TrainerTests):
         "batch": 8,
         "beta": 2.0,
     }
+
+
+class TestFlow(GeneratorTests):
+    component = "generator/flow"
+    params = {"size": 8, "native": 4, "transforms": 2, "hidden": 8, "bins": 4}
+
+
+class TestAutoregressiveFlowOfContinuousColours(GeneratorTests):
+    component = "generator/flow"
+    params = {
+        "size": 4,
+        "channels": 3,
+        "native": 0,
+        "levels": 0,
+        "transforms": 2,
+        "hidden": 8,
+        "coupling": False,
+        "value_range": (0.0, 1.0),
+    }
+
+
+class TestFlowTrainer(TrainerTests):
+    component = "trainer/flow"
+    params = {
+        "model": Spec("generator/flow", {"native": 0, "levels": 0, "transforms": 1, "hidden": 4, "bins": 2}),
+        "steps": 6,
+        "batch": 4,
+    }

@@ -1,1 +1,1 @@
-"""Generative model families for genxai: DCGAN, classifiers."""
+"""Generative model families for genxai: DCGAN, VAE, normalising flow, classifiers."""

@@ -24,6 +24,12 @@ def genxai_components() -> Iterable[Component]:
             "variational autoencoder: Gaussian or Bernoulli pixels, encoder, ELBO, importance-weighted log p(x)",
         ),
         Component(
+            "generator",
+            "flow",
+            "genxai_zoo.flow:Flow",
+            "normalising flow of splines: base noise to images and back, exact log p(x) at native size",
+        ),
+        Component(
             "discriminator",
             "dcgan",
             "genxai_zoo.dcgan:DCGANDiscriminator",
@@ -46,5 +52,11 @@ def genxai_components() -> Iterable[Component]:
             "vae",
             "genxai_zoo.vae_training:VAETrainer",
             "fits a VAE by its ELBO, with beta as the weight of the divergence",
+        ),
+        Component(
+            "trainer",
+            "flow",
+            "genxai_zoo.flow_training:FlowTrainer",
+            "fits a flow by maximum likelihood, dequantised at native size",
         ),
     ]
