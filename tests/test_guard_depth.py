@@ -30,3 +30,14 @@ def test_default_dtype_matmul_precision_and_anomaly_mode_are_restored():
     assert torch.get_default_dtype() is torch.float32
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.is_anomaly_enabled()
+
+
+def test_a_tensor_of_one_element_with_a_stride_is_restored():
+    model = nn.Linear(1, 1)
+    model.every = torch.arange(62)[::31][:1]
+    model.empty, model.turned = torch.zeros(0, 3)[:, ::2], torch.arange(6.0).view(2, 3).t()
+    with guard(model):
+        model.every.fill_(7)
+        model.turned.zero_()
+    assert model.every.tolist() == [0]
+    assert model.turned.tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
