@@ -63,9 +63,9 @@ class DatasetTests(ComponentTests):
             expect_error(InputError, partial(data.__getitem__, index), f"{self.component}: data[{index!r:.20}]", mend)
 
     def test_images_are_what_it_declares(self) -> None:
-        """Finite, of ``image_shape``, in ``value_range``."""
+        """Finite, of ``image_shape``, in ``value_range``: of very many images some, over the whole length."""
         data = self.data()
-        found = data[: min(16, len(data))]
+        found = data[_spread(len(data))]
         low, high = map(float, data.value_range)
         expect(
             found.value_range == (low, high) and tuple(found.image_shape) == tuple(data.image_shape),
@@ -83,7 +83,7 @@ class DatasetTests(ComponentTests):
     def test_what_is_known_of_images_has_names(self) -> None:
         """Labels are indices into ``class_names``, mask planes and factor columns have names."""
         data = self.data()
-        found = data[list(range(0, len(data), max(1, len(data) // 64)))]
+        found = data[_spread(len(data))]
         if found.labels is not None:
             names = data.class_names
             expect(
@@ -181,6 +181,11 @@ class DatasetTests(ComponentTests):
             f"{self.component} is a {type(built).__name__}, and loads a {type(data).__name__}",
             "derive it from genxai_core.Dataset, and return itself or Samples from load",
         )
+
+
+def _spread(n: int) -> list[int]:
+    """Return all rows, or 64 to 128 of them, from the first to the last."""
+    return sorted({*range(0, n, max(1, n // 64)), n - 1})
 
 
 def _length(value: Any) -> str:

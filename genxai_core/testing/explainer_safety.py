@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..errors import InputError, MissingCapability, TargetError, one_line
+from ..errors import GenxaiWarning, InputError, MissingCapability, TargetError, one_line
 from ..guard import guard
 from ..interfaces import Attributes, Dataset, _modules
 from ..models import Discriminator
@@ -75,11 +76,18 @@ class SafetyChecks(ExplainerBase):
         explainer, raised = self.build(), 0
         for nth in (1, 2, 3):
             model, inputs = self.used_model(), self.inputs()
-            self._break(model, nth)
+            broken = self._break(model, nth)
             with self.untouched(model, *_modules(explainer), when=f"when the model raised at its call {nth}"):
                 try:
-                    self.explain(model, inputs, explainer)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", GenxaiWarning)  # of maps of zero, which swallowing makes
+                        self.explain(model, inputs, explainer)
                 except Exception as error:
+                    if not broken:
+                        raise failure(
+                            f"{self.component} raised {one_line(error)}, though the model raised nothing",
+                            "mend this first: it cannot explain the kit's inputs at all (or override model and inputs)",
+                        ) from error
                     raised += 1
                     causes: list[BaseException | None] = [error]
                     while causes[-1] is not None:
@@ -90,10 +98,10 @@ class SafetyChecks(ExplainerBase):
                             "let it pass, or chain it: raise … from error",
                         ) from error
                 else:
-                    if nth == 1 and self.target().explains == "discriminator":
+                    if broken:
                         raise failure(
-                            f"{self.component} swallowed an error that the model raised",
-                            "catch no errors of the model",
+                            f"{self.component} swallowed an error that the model raised at its call {nth}",
+                            "catch no errors of the model: what is made of them looks like a result",
                         )
         if not raised:
             self.skip("does not call the model")
@@ -118,11 +126,12 @@ class SafetyChecks(ExplainerBase):
                 "hook by a context manager, or remove hooks in a `finally`; captum and grad-cam leave theirs behind",
             )
 
-    def _break(self, model: nn.Module, nth: int) -> None:
-        """Let the n-th call of the model raise, after its layers (and hooks on them) have run."""
+    def _break(self, model: nn.Module, nth: int) -> list[int]:
+        """Let the n-th call of the model raise, after its layers (and hooks on them) have run; say whether it did."""
         capability = getattr(models, self.target().explains, None)
         names = {"forward", *(models.methods(capability) if capability else ())}
         calls = 0
+        raised: list[int] = []
 
         def breaking(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*arguments: Any, **named: Any) -> Any:
@@ -131,6 +140,7 @@ class SafetyChecks(ExplainerBase):
                 mine = calls
                 result = original(*arguments, **named)
                 if mine == nth:
+                    raised.append(nth)
                     raise BrokenModelError(f"the model raised at call {nth}, as the check made it")
                 return result
 
@@ -139,6 +149,7 @@ class SafetyChecks(ExplainerBase):
         for name in names:
             if hasattr(model, name):
                 object.__setattr__(model, name, breaking(getattr(model, name)))
+        return raised
 
     # -- refused --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..draws import uniform
-from ..errors import GenxaiError, InputError
+from ..errors import GenxaiError, InputError, one_line
 from ..explanation import Attribution
 from ..guard import guard
 from ..interfaces import Dataset, _modules
@@ -23,7 +23,7 @@ from .copies import COPIES
 from .data import PatchDataset
 from .expectations import expect, expect_error, failure
 from .models import PatchDiscriminator, planted_images
-from .states import bits, changed, environment, state_of, tensors_in
+from .states import bits, changed, differences, environment, state_of, tensors_in
 
 Inputs = dict[str, Any]
 
@@ -85,8 +85,16 @@ class MetricTests(ComponentTests):
         return metric
 
     def _expect_same(self, found: Mapping[str, float], expected: Mapping[str, float], what: str, mend: str) -> None:
-        wrong = self.alike({k: float(v) for k, v in found.items()}, {k: float(v) for k, v in expected.items()})
+        wrong = []
+        for name, value in expected.items():
+            pair = float(found.get(name, math.nan)), float(value)
+            if differences(*pair, rtol=self.rtol):  # of small figures `atol` alone would see nothing
+                wrong += differences(*pair, self.rtol, self.atol * self._scale(name), name)
         expect(not wrong, f"{self.component}: {what}: {'; '.join(wrong)}", mend)
+
+    def _scale(self, name: str) -> float:
+        """Return the unit of ``atol``: the larger magnitude of a figure, of `good` and of `bad`."""
+        return max(abs(float(self.measured(inputs)[name])) for inputs in (self.good(), self.bad()))
 
     def _parts(self, inputs: Inputs) -> list[Inputs]:
         """Cut inputs into three parts of unequal size."""
@@ -154,7 +162,7 @@ class MetricTests(ComponentTests):
                 )
 
     def test_the_same_seed_gives_the_same_figures(self) -> None:
-        """Bit for bit, whatever was drawn before, and global generators are left alone."""
+        """Bit for bit, whatever was drawn before, also of ``compute`` asked twice; global generators are left alone."""
         inputs, metric = self.good(), self.build()
         runtime = Runtime(device="cpu", quiet=True)
         one = metric.measure(**inputs, runtime=runtime)
@@ -169,6 +177,18 @@ class MetricTests(ComponentTests):
             "draw from genxai_core.draws by self.runtime.seed; leave `measure` to the base class",
         )
 
+        metric = self.updated(inputs)
+        asked = []
+        for _ in range(2):
+            with guard(*_modules(metric)):
+                runtime.seed_global()
+                asked.append(metric.compute())
+        expect(
+            asked[0] == asked[1],
+            f"{self.component}: compute asked twice gave {asked[0]} and {asked[1]}",
+            "let compute change nothing of what update has kept",
+        )
+
     def test_parts_give_what_the_whole_gives(self) -> None:
         """Three updates with a third of the data each are one update with all."""
         inputs = self.good()
@@ -180,7 +200,7 @@ class MetricTests(ComponentTests):
         )
 
     def test_merging_gives_what_the_whole_gives(self) -> None:
-        """What two processes have seen, merged, is what one would have seen; the other one is left as it is."""
+        """What two processes have seen, merged, is what one would have seen, also if one saw none; the other stays."""
         inputs = self.good()
         first, *rest = self._parts(inputs)
         one, other = self.updated(first), self.updated(*rest)
@@ -193,6 +213,17 @@ class MetricTests(ComponentTests):
         except GenxaiError as error:
             raise failure(f"{self.component}: the other one, after merging: {error}", mend) from error
         self._expect_same(after, alone, "the other one, after merging and before", mend)
+        for how, parts in {"merged into a new one": ((), (inputs,)), "merged with a new one": ((inputs,), ())}.items():
+            one, other = self.updated(*parts[0]), self.updated(*parts[1])
+            try:
+                one.merge(other)
+                found = one.compute()
+            except Exception as error:
+                raise failure(
+                    f"{self.component}: {how}, which has seen nothing, it raised {one_line(error)}",
+                    "a process may have got no rows: let reset put in sums of 0 or empty lists, or look for None",
+                ) from error
+            self._expect_same(found, self.updated(inputs).compute(), how, mend)
 
     def test_the_order_of_the_rows_does_not_matter(self) -> None:
         """The same data in another order give the same figures."""
@@ -238,7 +269,13 @@ class MetricTests(ComponentTests):
                 ) from error
             metric.reset()
             mend = "hold what was seen in attributes of the instance, not of the class or a module"
-            self._expect_same(other.compute(), expected, f"a copy ({how}), after the original was reset", mend)
+            try:
+                found = other.compute()
+            except Exception as error:
+                raise failure(
+                    f"{self.component}: a copy ({how}), after the original was reset, raised {one_line(error)}", mend
+                ) from error
+            self._expect_same(found, expected, f"a copy ({how}), after the original was reset", mend)
 
     def test_inputs_and_models_are_left_alone(self) -> None:
         """Neither the data nor a model that it holds or is given change."""

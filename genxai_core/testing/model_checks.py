@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import saving
 from ..draws import uniform
-from ..errors import GenxaiError
+from ..errors import GenxaiError, one_line
 from ..guard import guard
 from ..runtime import Runtime
 from .contract import ComponentTests
@@ -138,5 +138,9 @@ class ModelTests(ComponentTests):
         with torch.no_grad():
             together = call(inputs)
             for i in range(len(inputs)):
-                wrong = self.alike(call(inputs[i : i + 1])[0], together[i])
+                try:
+                    alone = call(inputs[i : i + 1])[0]
+                except Exception as error:  # BatchNorm in train mode raises on a batch of one
+                    raise failure(f"{self.component}: {what} {i} alone raised {one_line(error)}", mend) from error
+                wrong = self.alike(alone, together[i])
                 expect(not wrong, f"{self.component}: {what} {i} alone and in a batch differ: {'; '.join(wrong)}", mend)

@@ -85,6 +85,12 @@ DATASETS = {
         reading(lambda self, s, rows: replace(s, images=s.images * 2)),
         {DECLARED: "value_range is (-1.0, 1.0)"},
     ),
+    "overshoots somewhere": (
+        reading(
+            lambda self, s, rows: replace(s, images=s.images * (1 + torch.tensor(rows).eq(20)[:, None, None, None]))
+        ),
+        {DECLARED: "value_range is (-1.0, 1.0)"},
+    ),
     "another shape": (
         mutant(__init__=built(lambda self: setattr(self, "image_shape", (3, 16, 16)))),
         {DECLARED: "it declares (3, 16, 16) in (-1.0, 1.0)"},

@@ -75,6 +75,15 @@ def updates(self, images):
     return LinearDiscriminator.forward(self, images)
 
 
+def always_training(self, mode=True):
+    LinearDiscriminator.train(self, mode)
+    self.normed.train(True)
+    return self
+
+
+STUBBORN = normed(lambda layer: torch.nn.BatchNorm1d(1, track_running_stats=False))
+STUBBORN.train = always_training
+
 MUTANTS = {
     "nothing is wrong": (LinearDiscriminator, {}),
     "one axis": (judging(lambda self, f: f[:, 0]), {COLUMNS: "logits of 4 images are torch.float32 [4]"}),
@@ -95,6 +104,10 @@ MUTANTS = {
     "batch statistics of features": (
         mutant(features=lambda self, x: LinearDiscriminator.features(self, x) - x.mean()),
         {BATCHED: "the features of image 0"},
+    ),
+    "batch norm that stays in train mode": (
+        STUBBORN,
+        {BATCHED: "the logits of image 0 alone raised ValueError: Expected more than 1 value", GRADIENTS: ""},
     ),
     "detached": (judging(lambda self, f: f.detach()), {GRADIENTS: "no finite gradient of logit 0"}),
     "rounded": (judging(lambda self, f: f.round()), {GRADIENTS: "no finite gradient of logit 0"}),

@@ -176,6 +176,14 @@ def swallows(base, model, inputs, target):
         raise
 
 
+def swallows_its_own_call(self, model, images, target):
+    try:
+        maps = self._maps(model, images, target)
+    except Exception:
+        maps = torch.zeros_like(images[:, 0])
+    return Attribution(maps=maps, target=target)
+
+
 def takes_any_model(base, model, inputs, target):
     return base() if isinstance(model, Discriminator) else None
 
@@ -270,6 +278,10 @@ MUTANTS = {
     ),
     "hides the cause": (around(hides_cause), {AFTER_RAISING: "hid what the model raised"}),
     "swallows": (around(swallows), {AFTER_RAISING: "swallowed an error"}),
+    "swallows at a later call": (
+        mutant(_explain=swallows_its_own_call),
+        {AFTER_RAISING: "swallowed an error that the model raised at its call 2"},
+    ),
     "any model": (
         around(takes_any_model),
         {"test_a_model_that_lacks_what_it_needs_is_refused": "with LinearGenerator: expected InputError"},
@@ -326,6 +338,13 @@ def test_a_result_of_another_type_than_declared(conforms, failures):
     assert "returned dict" in found[DECLARED]
     found = failures(conforms(ExplainerTests, mutant(accepts="image")), DECLARED)
     assert "accepts = 'image'" in found[DECLARED]
+
+
+def test_an_explainer_that_never_works_is_not_said_to_hide_an_error(conforms, failures):
+    small = mapped(lambda maps, images: maps[:, ::2, ::2])
+    text = failures(conforms(ExplainerTests, small), AFTER_RAISING)[AFTER_RAISING]
+    assert "though the model raised nothing" in text
+    assert "hid" not in text
 
 
 # -- skips, and traits --------------------------------------------------------------------------------------------

@@ -100,6 +100,27 @@ def empties_other(self, other):
     other.reset()
 
 
+def merges_full(self, other):
+    if not self.counts.all():
+        raise TypeError("None + Tensor")
+    Gap.merge(self, other)
+
+
+def counts_nothing(self, other):
+    Gap.merge(self, other)
+    self.counts[0] += float(other.counts[0] == 0)
+
+
+def spends(self):
+    figures = Gap.compute(self)
+    self.sums[0] *= 1 + 1e-9
+    return figures
+
+
+def of_the_class(self):
+    type(self).sums, type(self).counts = torch.zeros(2).double(), torch.zeros(2).double()
+
+
 def first_rows(self, *, real, generated):
     Gap.update(self, real=real, generated=generated)
     self.first = getattr(self, "first", float(generated.images[0].square().mean()))
@@ -147,9 +168,21 @@ MUTANTS = {
     "merging forgets": (mutant(merge=lambda self, other: None), {MERGED: "merged and at once: gap differs"}),
     "merging spoils the other": (mutant(merge=spoils_other), {MERGED: "the other one, after merging and before"}),
     "merging empties the other": (mutant(merge=empties_other), {MERGED: "has seen no data"}),
+    "merges what is full alone": (mutant(merge=merges_full), {MERGED: "merged into a new one, which has seen nothing"}),
+    "merges nothing as one row": (mutant(merge=counts_nothing), {MERGED: "merged with a new one: gap differs"}),
+    "small figures, averages of averages": (
+        mutant(update=averages, compute=lambda self: {"gap": 1e-7 * Gap.compute(self)["gap"]}),
+        {PARTS: "in three updates and in one", MERGED: "merged and at once"},
+    ),
+    "small figures": (computing(lambda f: {"gap": 1e-7 * f["gap"]}), {}),
+    "compute spends": (mutant(compute=spends), {SEEDED: "compute asked twice gave"}),
+    "kept in the class": (
+        mutant(reset=of_the_class, merge=lambda self, other: None),
+        {COPIED: "raised InputError", MERGED: ""},
+    ),
     "looks at the first row": (
         mutant(update=first_rows, compute=lambda self: {"gap": Gap.compute(self)["gap"] + 0.5 * self.first}),
-        {ORDER: "in another order", RESET: "after reset and new"},
+        {ORDER: "in another order", RESET: "after reset and new", MERGED: "merged into a new one, which has seen"},
     ),
     "forgets half": (mutant(reset=forgets_half), {RESET: "after reset and new", SEEDED: "measuring twice gave"}),
     "zero for nothing": (mutant(compute=optimistic), {EMPTY: "without data: expected GenxaiError"}),
