@@ -44,14 +44,16 @@ def edited(base: Generator, edits: UnitEdits, judge: Discriminator | None = None
         Layers are named as in the base. Under a condition ``{"target": k, "above": p}`` each image is made unedited
         first, and only if the judge's probability for its class k is above p, it is made again with the edits.
     judge
-        What the condition asks: the sigmoid of a single logit, else the softmax. It takes images of its own
-        ``value_range``, always in eval mode. Only given where there is a condition.
+        What the condition asks: the sigmoid of a single logit, which is class 0, else the softmax. It takes images of
+        its own ``value_range`` and precision, always in eval mode. Only given where there is a condition.
 
     Raises
     ------
     ValueError
         If the base has no such layer or unit, a layer takes no part in making an image, locations do not fit, or the
         judge does not fit the condition.
+    InputError
+        If an argument has another type.
     """
     return Edited(base, edits, judge)
 
@@ -92,7 +94,7 @@ class Edited(Generator):
         self.__dict__.update(offered)  # where a module called features is not taken for another part of this one
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """Return images of what the base takes, differentiably."""
+        """Return images of what the base takes, differentiably; under reentrant checkpointing that is refused."""
         return self._images(lambda: self.base(*inputs, **named))
 
     def _sample(self, n: int, seed: int, labels: Tensor | None = None, start: int = 0) -> Samples:
