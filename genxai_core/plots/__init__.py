@@ -6,6 +6,7 @@ from .attributions import MEANING, attribution_figure, attribution_rows, meaning
 from .canvas import COLOURS, DIVERGING, FRAME, INK, NOT_FINITE, html, more, png, some, to_pixels
 from .changes import before_after, image_rows
 from .curves import DASHES, curves, curves_compared, search_curves, series_of
+from .edits import edit_figure
 from .heat import square_map
 from .images import image_grid
 from .units import unit_figure
@@ -23,6 +24,7 @@ __all__ = [
     "before_after",
     "curves",
     "curves_compared",
+    "edit_figure",
     "html",
     "image_grid",
     "image_rows",
