@@ -2,8 +2,8 @@
 
 A unit is one channel of a layer; a layer is a submodule, by its name in ``model.named_modules()``, whose output is
 ``[N, U, h, w]`` or ``[N, U]``. All work by forward hooks that are gone when the block ends, also when it raises.
-Parameters are never touched, and other threads see nothing of it. Edits come first, in the order in which they were entered: what is recorded, thresholded
-and counted is what the layer passes on, edits included.
+Parameters are never touched, and other threads see nothing of it. Edits come first, in the order in which they were
+entered: what is recorded, thresholded and counted is what the layer passes on, edits included.
 """
 
 from __future__ import annotations
