@@ -16,11 +16,11 @@ from .tasks import TASKS
 class Bench(Explainer):
     """Scores of explainers and trainers on tasks whose right answer is known, beside an oracle, chance and a heuristic.
 
-    Every contestant meets the same instances, whose seeds are the pipeline's and those that follow it. What an instance
-    decides (the layers, a segmenter, a classifier) fills in what a contestant leaves open. One that raises is shown
-    with its reason. The result's scores are ``[R]``, a row for every task, contestant, measure and instance, in the
-    measure's unit. A contest tells how good an explanation is of models that were made so that it is known; of your
-    model it tells nothing but what a method that fails here is worth.
+    Every contestant meets copies of the same instances, whose seeds are the pipeline's and those that follow it. What
+    an instance decides (the layers, a segmenter, a classifier) fills in what a contestant leaves open, and is told. One
+    that raises is shown with its reason. The result's scores are ``[R]``, a row for every task, contestant, measure and
+    instance, in the measure's unit. A contest tells how good an explanation is of models that were made so that it is
+    known; of your model it tells nothing but what a method that fails here is worth.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Bench(Explainer):
     tasks
         Names of tasks; empty for all that fit any contestant.
     seeds
-        How many instances of each task, at least 2; intervals and tests are over these.
+        How many instances of each task, at least 2; intervals and tests are over these, and verdicts need 5.
 
     Raises
     ------

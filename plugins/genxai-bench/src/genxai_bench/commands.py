@@ -27,7 +27,7 @@ def add(app: typer.Typer) -> None:
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help=NAMES, metavar="NAME")] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="Only this task.")] = None,
-    seeds: Annotated[int, typer.Option(help="Instances of each task, at least 2.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Instances of each task; a verdict needs 5.")] = 5,
     list_: Annotated[bool, typer.Option("--list", help="List the tasks and what fits, and run nothing.")] = False,
     plugin: Plugins = None,
     out: Annotated[Path | None, typer.Option(help="Save the scoreboard in this folder.", metavar="DIR")] = None,

@@ -12,7 +12,7 @@ from torch import nn
 from genxai_core import Samples
 
 FRAME = ("oracle", "random", "heuristic", "constant")
-"""The contestants that every task brings: one that knows the truth, and three that do not look at the model."""
+"""The contestants that every task brings: one that knows the truth, and three that do not."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ class Problem:
     truth
         What only the oracle and the score may see.
     decided
-        Constructor parameters that the instance can fill in for an explainer that has them and leaves them open, by
-        the names that explainers use: ``layers`` (names of modules), ``segmenter``, ``classifier``, ``concepts``…
+        Constructor parameters that the instance can fill in for an explainer that has them, leaves them open and takes
+        values of that type (`contest.filling`), by the names that explainers use: ``layers`` (names of modules),
+        ``segmenter``, ``classifier``, ``concepts``…
     seed
         Which instance.
     """
@@ -99,7 +100,7 @@ class Task(ABC):
     measures
         How it is judged.
     heuristic_name
-        What the heuristic contestant is: ``edge filter`` where the result is a map.
+        What the heuristic contestant is: ``edge filter`` where the result is a map and edges could be taken for it.
     """
 
     name: ClassVar[str]
@@ -124,7 +125,7 @@ class Task(ABC):
 
     @abstractmethod
     def heuristic(self, problem: Problem) -> Any:
-        """Answer without the model: by the edges of the image, or by what a person would try first."""
+        """Answer by what looks right: where the result is a map, without the model; else as one would try first."""
 
     @abstractmethod
     def constant(self, problem: Problem) -> Any:
