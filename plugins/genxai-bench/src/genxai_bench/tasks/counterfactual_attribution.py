@@ -132,8 +132,8 @@ def _cells(model: FactorClassifier, change: Tensor) -> Tensor:
 def _iou(mass: Tensor, region: Tensor) -> Tensor:
     """Return the IoU ``[N]`` of a region with as many pixels of the largest magnitude."""
     rows = []
-    for values, inside in zip(mass, region):
-        area = int(inside.sum())
-        hit = float(inside[values.argsort(descending=True, stable=True)[:area]].sum())
+    for values, within in zip(mass, region):
+        area = int(within.sum())
+        hit = float(within[values.argsort(descending=True, stable=True)[:area]].sum())
         rows.append(hit / (2 * area - hit))
     return torch.tensor(rows, dtype=torch.float64)

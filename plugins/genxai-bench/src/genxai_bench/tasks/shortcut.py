@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from genxai_core import Attribution, Samples, draws
 from genxai_core.errors import InputError
 
 from .. import maps
-from ..chosen import chosen
+from ..chosen import chosen, collages
 from ..models.shortcut import CELL, ColourFunction, ColourNet, PatchFunction, PatchNet
 from ..signed import agreement, auc, correlation, excess, finite, inside, pointing
 from ..task import Measure, Problem, Task
@@ -22,6 +23,9 @@ COLOURS = ((0.72, -0.42, -0.51), (0.88, 0.1, -0.51), (-0.4, 0.3, -0.19), (-0.57,
 
 ATTEMPTS = 8
 """How often a function is drawn anew if too few scenes have evidence for it."""
+
+SHARE = (0.03, 0.3)
+"""The least and the largest share of an image that a colour has."""
 
 ENERGY = Measure(
     "energy", "share of |map| in the region above its share of the area: 0 as by chance, 1 if all", 1.0, 0.0, near=0.05
@@ -40,7 +44,7 @@ class Shortcut(Task):
     what the region adds to the logit.
     """
 
-    measures = (ENERGY, SIGN, MAGNITUDE, POINTING)
+    measures: ClassVar[tuple[Measure, ...]] = (ENERGY, SIGN, MAGNITUDE, POINTING)
 
     def oracle(self, problem: Problem) -> Attribution:
         """Answer with the map that the closed form gives."""
@@ -244,11 +248,14 @@ class TwoPatches(Patch):
 class Colour(Shortcut):
     """The logit is a function of how much of one colour is in the image, for it or against it.
 
-    Each instance draws a colour c; the sign alternates from seed to seed. A pixel's membership falls from 1 to 0 with
+    Each instance draws a colour c and a sign, the same for all its images. A pixel's membership falls from 1 to 0 with
     its distance from c, and the logit saturates in the mean membership: see `ColourFunction`. It is 0 for grey. The
     region is where membership is above ½. The rim, where it is above 0 but no more than ½, matters a little: it counts
     as neither in nor out for ``energy`` and ``auc``, and belongs to the sum that ``sign`` and ``magnitude`` judge.
-    Images are chosen among scenes so that the region takes from 3 % to 30 % of each.
+
+    The images are scenes into which objects of c and of ``rivals`` other colours are set from other scenes, all in the
+    same way, so that each of them takes from 3 % to 30 % of each image: to be in all images says nothing. The heuristic
+    contestant looks for colours that stand out.
 
     Parameters
     ----------
@@ -266,6 +273,8 @@ class Colour(Shortcut):
         What is left of the slope beyond.
     decoys
         Strength of the pairs of edge channels that cancel, relative to the colour; 0 is easier.
+    rivals
+        How many other colours are as frequent, at most 3.
 
     Raises
     ------
@@ -274,6 +283,7 @@ class Colour(Shortcut):
     """
 
     name = "shortcut-colour"
+    heuristic_name = "colour contrast"
     says = "the logit is a signed function of how much of one colour there is: the magnitude belongs on its pixels"
     measures = (
         ENERGY,
@@ -293,6 +303,7 @@ class Colour(Shortcut):
         saturation: float = 0.06,
         slope: float = 0.1,
         decoys: float = 1.0,
+        rivals: int = 2,
     ) -> None:
         if n < 4:
             raise ValueError(f"n {n} must be at least 4")
@@ -305,8 +316,14 @@ class Colour(Shortcut):
                 f"gain {gain} must be above 0, saturation {saturation} above 0 and below 1, slope {slope} from 0 to 1, "
                 f"decoys {decoys} not negative"
             )
+        if not 0 <= rivals <= 3:
+            raise ValueError(f"rivals {rivals} must be from 0 to 3")
         self.n, self.size, self.radius, self.gain = n, size, radius, gain
-        self.saturation, self.slope, self.decoys = saturation, slope, decoys
+        self.saturation, self.slope, self.decoys, self.rivals = saturation, slope, decoys, rivals
+
+    def heuristic(self, problem: Problem) -> Attribution:
+        """Answer with the contrast of colours."""
+        return contrast(_inputs(problem), 0)
 
     def problem(self, seed: int) -> Problem:
         """Make an instance.
@@ -317,16 +334,20 @@ class Colour(Shortcut):
             If too few scenes have enough of the colour.
         """
         draw = draws.generator(seed, 0, f"bench/{self.name}")
-        sign = 1.0 if seed % 2 else -1.0  # the same for all images, so a map of one sign is right every other time
-        colour = COLOURS[int(draw.integers(len(COLOURS)))]
-        function = ColourFunction(self.size, colour, self.radius, sign * self.gain, self.saturation, self.slope)
+        sign = 2.0 * float(draws.permutation(seed // 2, 0, 2, f"bench/{self.name}.sign")[seed % 2]) - 1  # of two, each
+        drawn = draw.permutation(len(COLOURS))[: 1 + self.rivals].tolist()
+        functions = {
+            k: ColourFunction(self.size, COLOURS[k], self.radius, sign * self.gain, self.saturation, self.slope)
+            for k in sorted(drawn)  # the images do not depend on which of them is planted
+        }
+        function, others = functions[drawn[0]], [functions[k] for k in drawn[1:]]
         model = ColourNet(function, self.decoys, draw)
 
-        images = chosen(partial(_enough, function), (1,), self.n, seed, self.size)
+        images = collages([of.membership for of in functions.values()], SHARE, self.n, seed, self.size)
         if images is None:
             raise InputError(
-                f"{self.name}: too few scenes of seed {seed} have enough of the colour {colour}; ask for fewer images "
-                f"(n {self.n}), a larger radius ({self.radius}), or another seed"
+                f"{self.name}: too few scenes of seed {seed} have enough of {1 + self.rivals} colours; ask for fewer "
+                f"images (n {self.n}) or rivals ({self.rivals}), a larger radius ({self.radius}), or another seed"
             )
         members = function.membership(images)
         truth = {
@@ -334,6 +355,7 @@ class Colour(Shortcut):
             "region": members > 0.5,
             "support": members > 0,
             "contribution": function.logits(images),
+            "rivals": torch.stack([members > 0.5, *(of.membership(images) > 0.5 for of in others)], 1),
         }
         return Problem(model, Samples(images, value_range=(-1.0, 1.0)), 0, truth, seed=seed)
 
@@ -372,7 +394,7 @@ def _places(draw: np.random.Generator, size: int, patch: int, count: int) -> tup
     return tuple(places)
 
 
-def _enough(function: ColourFunction, images: Tensor) -> Tensor:
-    """Return 1 for images of which 3 % to 30 % have the colour, else 0."""
-    area = (function.membership(images) > 0.5).double().mean((1, 2))
-    return ((area >= 0.03) & (area <= 0.3)).double()
+def contrast(inputs: Samples, target: int) -> Attribution:
+    """Answer with the squared distance of each pixel's colour to the mean of its image, ``[N, H, W]``."""
+    images = inputs.images
+    return maps.attribution((images - images.mean((2, 3), keepdim=True)).square().sum(1), inputs, target)
