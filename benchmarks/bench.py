@@ -32,11 +32,14 @@ SEEDS = 8
 
 CAMS = ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "eigengradcam", "eigencam", "finer-cam")
 CAMS += ("scorecam", "ablationcam")
+EARLIER = ("layercam", "hirescam", "gradcam")
+"""CAMs that are read at features.3 too, one convolution before the last one of the nets that have such a layer."""
+
 TUNNELS = ("smoothgrad", "smoothgrad-sq", "vargrad")
 
 
 def contestants() -> list[Any]:
-    """Return every explainer that is installed with its default parameters, all CAMs, and three noise tunnels."""
+    """Return every explainer that is installed with its default parameters, all CAMs, and noise tunnels."""
     from genxai_bench import entering
 
     from genxai_core import Spec
@@ -44,6 +47,7 @@ def contestants() -> list[Any]:
     found = entering.installed(entering.chosen([]))
     specs = [spec for spec in found.specs if spec.use not in ("explainer/cam", "explainer/noise-tunnel")]
     specs += [Spec("explainer/cam", {"method": method}) for method in CAMS]
+    specs += [Spec("explainer/cam", {"method": method, "layer": "features.3"}) for method in EARLIER]
     saliency = Spec("explainer/saliency")
     return [*specs, *(Spec("explainer/noise-tunnel", {"explainer": saliency, "method": m}) for m in TUNNELS)]
 
@@ -93,6 +97,7 @@ def cells_of(board: Any, task: str, entered: str) -> dict[str, Any]:
         found[name] = {"scores": scores}
         if entered:
             found[name]["seconds"] = round(board.seconds[task][name], 4)
+            found[name] |= {"filled": board.filled[task][name]} if name in board.filled.get(task, {}) else {}
     return found
 
 

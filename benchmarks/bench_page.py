@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from genxai_bench import tasks as bench_tasks
 from genxai_bench.contest import short
 from genxai_bench.scoreboard import Scoreboard
 from genxai_bench.tables import number
@@ -20,7 +21,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "results" / "bench.md"
 
 GRAD_CAM = "explainer/cam:method=gradcam"
-WORDS = {"better": "better", "same": "not told apart", "worse": "worse", "failed": ""}
+EARLIER = "explainer/cam:method={},layer=features.3"
 MARKS = {"better": "●", "same": "○", "worse": "▼", "failed": "✗", "": ""}
 
 READ = """
@@ -29,20 +30,25 @@ READ = """
 Every task has a model that was *made*: what its output depends on, and how much, was decided before any explainer saw
 it, so there is a right answer, and a score says how near an explanation comes. Four contestants frame every task. The
 **oracle** knows the answer and must score nearly perfectly; if it did not, the score would be wrong. The **random** one
-answers at random. The **heuristic** is what answers without looking at the model: where the answer is a map, the **edge
-filter**, the magnitude of the image's Sobel gradient, which looks like an explanation and never saw the model
-([Adebayo et al. 2018](https://arxiv.org/abs/1810.03307)). The **constant** one says the same of everything.
+answers at random. The **heuristic** is, where the answer is a map, what looks like an explanation and never saw the
+model: mostly the **edge filter**, the magnitude of the image's Sobel gradient
+([Adebayo et al. 2018](https://arxiv.org/abs/1810.03307)). Elsewhere it is what a person would try first, which may look
+at the model. The **constant** one says the same of everything.
 
 - Each figure is a mean over {seeds} instances, each with a model of its own, and ± is half its 95 % interval (Student's
   t). Where the answer is a map, an instance has 12 to 16 images.
 - A verdict comes from Student's paired t test over the instances, since all contestants met the same ones, at 5 %,
-  corrected after Holm for the number of contestants compared on the task. **Not told apart** means that no difference
-  can be told over {seeds} instances, not that there is none.
+  corrected after Holm for the number of contestants compared on the task. ● is who is better than **each** of
+  heuristic, random and constant: where an edge filter is worse than nothing, a map of nothing is better than it. ▼ is
+  who is worse than one of them. ○ means that neither can be told over {seeds} instances, not that there is no
+  difference. One of less than 1/10,000 of the way from random to perfect is none.
 - **ms** is the time for an instance.
 - Means that differ by less than 1/10,000 of the way from random to perfect share a rank.
 - A map is judged as it is returned, with its sign, at the image's size. Maps of a small layer brought to that size are
   blurred, which costs them energy; that is what a reader of such a map sees, too.
-- Parameters are the defaults. `gradcam` to `ablationcam` are the methods of `explainer/cam`; `smoothgrad`,
+- CAMs are read at the layer that `layer: auto` finds, the last one with positions. `gradcam@features.3` and the like
+  are read one convolution earlier in the nets of the shortcut tasks; where a net has no such layer they do not apply.
+- Other parameters are the defaults. `gradcam` to `ablationcam` are the methods of `explainer/cam`; `smoothgrad`,
   `smoothgrad-sq` and `vargrad` are `explainer/noise-tunnel` over `explainer/saliency`; the others are explainers of
   their name.
 """
@@ -52,7 +58,8 @@ WHY = {
         ("gradcam", "layercam", "gradcam++", "guided-backprop", "deconvolution"),
         "Why Grad-CAM fails where a patch decides: it averages the gradient over positions, so a head that reads one "
         "place looks like a head that reads all. HiResCAM, which does not average, finds the patch. Guided "
-        "backpropagation, deconvolution, LayerCAM and Grad-CAM++ drop what is negative on the way, and draw edges. The "
+        "backpropagation and deconvolution drop what is negative on the way, and draw edges; LayerCAM and Grad-CAM++ "
+        "do so at the last layer, at which they are read by default. {earlier}The "
         "[reference](../reference/bench/shortcut.md) tells it in full.",
     ),
     "counterfactual-attribution": (
@@ -62,7 +69,7 @@ WHY = {
         "alternates, and squares have no sign. The [reference](../reference/bench/counterfactual.md) tells it in full.",
     ),
 }
-"""By task: whose failure there is explained, and how. Said only if all of them are no better than the edge filter."""
+"""By task: whose failure there is explained, and how. Said only if none of them is better than what knows nothing."""
 
 LIMITS = """
 ## What this cannot tell
@@ -109,6 +116,7 @@ def board_of(kept: dict[str, Any]) -> Scoreboard:
         measure,
         seed,
         torch.tensor(value, dtype=torch.float64),
+        filled=told("filled"),
         tasks={name: kept["tasks"][name] for name in ordered},
         failures=told("failed"),
         left_out=told("left_out"),
@@ -163,9 +171,8 @@ def page(kept: dict[str, Any]) -> str:
 
 
 def maps(board: Scoreboard) -> list[str]:
-    """Return the tasks whose answer is a map and whose heuristic is the edge filter."""
-    edges = [task for task, about in board.tasks.items() if about["heuristic"] == "edge filter"]
-    return [task for task in edges if board.contestants(task)]
+    """Return the tasks whose answer is a map, and which somebody answered."""
+    return [name for name in board.tasks if bench_tasks.task(name).returns == "attribution" and board.contestants(name)]
 
 
 def pictures(board: Scoreboard) -> dict[str, list[str]]:
@@ -175,12 +182,11 @@ def pictures(board: Scoreboard) -> dict[str, list[str]]:
 
 
 def verdicts(board: Scoreboard, tasks: list[str]) -> dict[str, dict[str, str]]:
-    """Return the verdict against the heuristic by contestant and task, ``failed`` where there are no scores."""
+    """Return the standing by contestant and task, ``failed`` where there are no scores."""
     found: dict[str, dict[str, str]] = {}
-    for row in board.verdicts():
-        if row["task"] in tasks and row["against"] == "heuristic":
-            found.setdefault(row["contestant"], {})[row["task"]] = row["verdict"]
     for task in tasks:
+        for name in board.contestants(task):
+            found.setdefault(name, {})[task] = board.standing(task, name)
         for name in board.failures.get(task, {}):
             found.setdefault(name, {})[task] = "failed"
 
@@ -201,10 +207,14 @@ def _findings(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
     ]
     yield (
         f"{len(found)} ways to explain a discriminator, held against {len(tasks)} models whose right explanation is "
-        f"known, over {len(set(board.seed))} instances of each, beside an edge filter that never saw the model."
+        f"known, over {len(set(board.seed))} instances of each, beside heuristics that never saw the model, such as an "
+        f"edge filter."
     )
     yield ""
-    yield f"- **Better than the edge filter on all {len(tasks)}: {len(good)} of {len(found)}.** {_named(good)}."
+    yield (
+        f"- **Better than heuristic, random and constant on all {len(tasks)}: {len(good)} of {len(found)}.** "
+        f"{_named(good)}."
+    )
     best = []
     for task in tasks:
         first = [name for name, rank in board.ranks(task).items() if rank == 1]
@@ -214,35 +224,44 @@ def _findings(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
     lost = [task for task in tasks if found[GRAD_CAM].get(task) in ("same", "worse")]
     if lost:
         at = ", ".join(f"{task} ({_two(board.interval(task, GRAD_CAM).mean)})" for task in lost)
-        yield f"- **Grad-CAM is no better than the edge filter on** {at}."
+        yield f"- **Grad-CAM, at the last layer, is no better than what knows nothing on** {at}."
     for task in tasks:
         entered = board.contestants(task)
         lost = [name for name in entered if found[name][task] == "worse"]
         same = [name for name in entered if found[name][task] == "same"]
         if lost or same:
-            said = [f"Worse: {_named(lost)}."] * bool(lost) + [f"No difference told: {_named(same)}."] * bool(same)
+            said = [f"Worse: {_named(lost)}."] * bool(lost) + [f"Not told: {_named(same)}."] * bool(same)
             count = f"{len(lost + same)} of {len(entered)}"
-            yield f"- **No better than the edge filter on {task}: {count}.** {' '.join(said)}"
+            yield f"- **No better than what knows nothing on {task}: {count}.** {' '.join(said)}"
     if never:
-        yield f"- **Better than the edge filter nowhere: {len(never)}.** {_named(never)}."
+        yield f"- **Better than what knows nothing nowhere: {len(never)}.** {_named(never)}."
     signs = []
     for task in tasks:
         if "sign" in board.tasks[task]["measures"]:
             placed = [name for name in board.contestants(task) if found[name][task] == "better"]
             blind = [name for name in placed if board.interval(task, name, "sign").low <= 0.5]
             signs += [f"on {task} {len(blind)} of {len(placed)} ({_named(blind)})"] * bool(blind)
-    yield f"- **Better than the edge filter in place, no better than a coin in sign**: {'; '.join(signs)}."
+    yield f"- **Better in place, no better than a coin in sign**: {'; '.join(signs)}."
     yield ""
     for task, (names, why) in WHY.items():
         fails = {alias(name) for name, by in found.items() if by.get(task) in ("same", "worse")}
         if fails >= set(names):
-            yield from (why, "")
+            yield from (why.format(earlier=_earlier(board)), "")
+
+
+def _earlier(board: Scoreboard) -> str:
+    """Say what LayerCAM finds a convolution earlier, where that was measured and is found."""
+    name, said = EARLIER.format("layercam"), []
+    for task in ("shortcut-patch", "shortcut-colour"):
+        if name in board.contestants(task) and board.standing(task, name) == "better":
+            said.append(f"{_two(board.interval(task, name).mean)} on {task}")
+    return f"One convolution earlier, LayerCAM scores {' and '.join(said)}. " if said else ""
 
 
 def alias(name: str) -> str:
-    """Return what the page calls a contestant: CAMs and noise tunnels by their methods."""
-    method = re.search(r"method=([\w+-]+)", name)
-    return method[1] if method else short(name)
+    """Return what the page calls a contestant: CAMs and noise tunnels by their methods, with a layer that is named."""
+    method, layer = re.search(r"method=([\w+-]+)", name), re.search(r"layer=([\w.]+)", name)
+    return method[1] + (f"@{layer[1]}" if layer else "") if method else short(name)
 
 
 def _named(names: list[str]) -> str:
@@ -251,9 +270,9 @@ def _named(names: list[str]) -> str:
 
 def _matrix(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
     yield (
-        "Against the edge filter: ● better, ○ no difference that can be told, ▼ worse, ✗ does not apply (the reasons "
-        "stand below). The number is the mean of the measure that ranks each task; 1 is perfect. Those that are better "
-        "on most tasks come first, then those of the best mean rank."
+        "● better than each of heuristic, random and constant, ▼ worse than one of them, ○ neither can be told, ✗ does "
+        "not apply (the reasons stand below). The number is the mean of the measure that ranks each task; 1 is "
+        "perfect. Those that are better on most tasks come first, then those of the best mean rank."
     )
     yield ""
     yield "| contestant | " + " | ".join(task.replace("-", "-<br>") for task in tasks) + " |"
@@ -264,9 +283,9 @@ def _matrix(board: Scoreboard, tasks: list[str]) -> Iterator[str]:
             for t in tasks
         ]
         yield f"| `{alias(name)}` | " + " | ".join(cell.strip() for cell in cells) + " |"
-    for role in ("oracle", "heuristic", "random"):
+    for role in ("oracle", "heuristic", "random", "constant"):
         cells = [_two(board.interval(t, role).mean) for t in tasks]
-        yield f"| *{'edge filter' if role == 'heuristic' else role}* | " + " | ".join(cells) + " |"
+        yield f"| *{role}* | " + " | ".join(cells) + " |"
 
 
 def _two(value: float) -> str:
@@ -277,12 +296,11 @@ def _table(board: Scoreboard, task: str) -> Iterator[str]:
     about = board.tasks[task]
     first, *others = about["measures"]
     said = [f"**{name}**: {_direction(measure)}" for name, measure in about["measures"].items()]
-    heuristic = str(about["heuristic"]).removeprefix("the ")
     yield f"{about['says'][0].upper()}{about['says'][1:]}. {'; '.join(said)}."
     yield ""
-    yield f"| | contestant | {first} | ± | {' | '.join([*others, f'against the {heuristic}', 'ms'])} |"
+    yield f"| | contestant | {first} | ± | {' | '.join([*others, 'verdict', 'ms'])} |"
     yield "|---" * (6 + len(others)) + "|"
-    against = {n: f"{MARKS[by[task]]} {WORDS[by[task]]}" for n, by in verdicts(board, [task]).items()}
+    standing = {n: by[task] for n, by in verdicts(board, [task]).items()}
     ranks = board.ranks(task)
     for name in board.contestants(task, frame=True):
         found = board.interval(task, name)
@@ -291,13 +309,16 @@ def _table(board: Scoreboard, task: str) -> Iterator[str]:
         seconds = board.seconds.get(task, {}).get(name)
         time = "" if seconds is None else f"{1000 * seconds:.0f}"
         cells = [str(ranks.get(name, "")), shown, number(found.mean), f"{found.half:.3f}", *more]
-        yield "| " + " | ".join([*cells, against.get(name, ""), time]) + " |"
+        said = "better" if standing.get(name) == "better" else board.says(task, name)
+        yield "| " + " | ".join([*cells, f"{MARKS[standing.get(name, '')]} {said}".strip(), time]) + " |"
     yield ""
+    filled = {alias(name): given for name, given in board.filled.get(task, {}).items()}
+    yield from (f"- Filled in by the task: `{name}`: {given}." for name, given in filled.items())
     reasons: dict[str, list[str]] = {}
     for name, reason in board.failures.get(task, {}).items():
         reasons.setdefault(reason.partition(": ")[2].partition(": ")[2], []).append(name)
     yield from (f"- Does not apply: {_named(names)}. {reason}." for reason, names in reasons.items())
-    if reasons:
+    if reasons or filled:
         yield ""
 
 
