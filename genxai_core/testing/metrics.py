@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..draws import uniform
@@ -26,6 +27,9 @@ from .models import PatchDiscriminator, planted_images
 from .states import bits, changed, differences, environment, state_of, tensors_in
 
 Inputs = dict[str, Any]
+
+ROUNDING = torch.finfo(torch.float64).eps
+"""Below it, figures of pixels differ by nothing but rounding: a figure that is 0 in exact arithmetic."""
 
 
 class MetricTests(ComponentTests):
@@ -89,7 +93,7 @@ class MetricTests(ComponentTests):
         for name, value in expected.items():
             pair = float(found.get(name, math.nan)), float(value)
             if differences(*pair, rtol=self.rtol):  # of small figures `atol` alone would see nothing
-                wrong += differences(*pair, self.rtol, self.atol * self._scale(name), name)
+                wrong += differences(*pair, self.rtol, max(self.atol * self._scale(name), ROUNDING), name)
         expect(not wrong, f"{self.component}: {what}: {'; '.join(wrong)}", mend)
 
     def _scale(self, name: str) -> float:
