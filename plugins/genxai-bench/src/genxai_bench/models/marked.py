@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,17 @@ class MarkNet(Discriminator):
         """Return logits ``[N, 1]``."""
         logits: Tensor = self.head(self.pool(self.features(images)).flatten(1))
         return logits
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: sums that are split among threads round otherwise, and training makes much of that."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def train(model: MarkNet, images: Tensor, chances: Tensor, steps: int, seed: int, batch: int = 64) -> None:
