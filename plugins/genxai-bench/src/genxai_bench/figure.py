@@ -176,7 +176,7 @@ def _legend(figure: Figure) -> None:
     handles.append(Line2D([], [], linestyle="", marker="D", color=FAINT, markersize=5))
     handles.append(Line2D([], [], color="#CFCFCF", linewidth=3.5))
     handles.append(Line2D([], [], color=FAINT, linewidth=0.9, linestyle=(0, (1.5, 2))))
-    labels = [*LEGEND.values(), "frames the task", "the heuristic (edge filter)", "chance"]
+    labels = [*LEGEND.values(), "frames the task", "the heuristic", "chance"]
     columns = 6 if figure.get_figwidth() > 10 else 3 if figure.get_figwidth() > 5.5 else 2
     figure.legend(
         handles, labels, loc="lower center", ncols=columns, fontsize=7.5, frameon=False, labelcolor=INK, borderpad=0
