@@ -311,7 +311,11 @@ def test_a_generic_explanation_is_saved_back_identically_as_a_result(tmp_path):
     assert storage.verify(tmp_path / "a") == storage.verify(tmp_path / "b")
 
 
-@pytest.mark.parametrize("value", [3, None, "x", [1], object(), {"a": object()}, {"a": Samples}], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [3, None, "x", [1], object(), {"a": object()}, {"a": Samples}],
+    ids=["integer", "none", "text", "list", "object", "object inside", "class inside"],
+)
 def test_anything_else_is_refused(tmp_path, value):
     with pytest.raises(StorageError):
         gx.save_result(value, tmp_path / "x")
