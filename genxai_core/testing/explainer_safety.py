@@ -110,7 +110,7 @@ class SafetyChecks(ExplainerBase):
         """``attribute`` works without a guard, inside training steps: what it hooks, it unhooks, whatever happens."""
         explainer = self.build()
         if not isinstance(explainer, Attributes):
-            self.skip("has no attribute(model, images, target): it does not work inside training steps")
+            self.skip("has no attribute(model, images, target): nothing of it can stay on a model in training")
         inputs = self.inputs()
         images = inputs.images if isinstance(inputs, Samples) else inputs
         for nth in (1, 2):
