@@ -62,12 +62,6 @@ WHY = {
         "do so at the last layer, at which they are read by default. {earlier}The "
         "[reference](../reference/bench/shortcut.md) tells it in full.",
     ),
-    "counterfactual-attribution": (
-        ("saliency", "smoothgrad", "smoothgrad-sq", "vargrad"),
-        "Why gradients fail on counterfactual-attribution, though they are in the right place: the right map is "
-        "negative wherever the image would have to change, while the gradient's sign is that of the weights, which "
-        "alternates, and squares have no sign. The [reference](../reference/bench/counterfactual.md) tells it in full.",
-    ),
 }
 """By task: whose failure there is explained, and how. Said only if none of them is better than what knows nothing."""
 
