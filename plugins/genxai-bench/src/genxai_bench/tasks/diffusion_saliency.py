@@ -43,9 +43,7 @@ class DiffusionSaliency(Task):
     name: ClassVar[str] = "diffusion-saliency"
     says: ClassVar[str] = "noised images whose classes differ in one patch: the posterior's gradient is known"
     measures = (
-        Measure(
-            "energy", "share of |map| in the patch above its share of the area: 0 by chance, 1 if all", 1.0, 0.0
-        ),
+        Measure("energy", "share of |map| in the patch above its share of the area: 0 by chance, 1 if all", 1.0, 0.0),
         Measure("agreement", "mean cosine with the exact gradient, -1 to 1", 1.0, 0.0, slack=1e-3),
     )
 
