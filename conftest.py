@@ -1,4 +1,4 @@
-"""For all tests. They may run side by side (``pytest -n auto``): one thread each, or threads of torch wait for cores."""
+"""For all tests. They may run side by side (``pytest -n auto``): one thread each, or torch waits for cores."""
 
 from __future__ import annotations
 
