@@ -23,6 +23,11 @@ class TestFID(MetricTests):
     params = {"extractor": Spec("discriminator/tiny-linear")}
 
 
+class TestPrecisionRecall(MetricTests):
+    component = "metric/precision-recall"
+    params = {"extractor": Spec("discriminator/tiny-linear"), "neighbours": 2}
+
+
 class TestInceptionScore(MetricTests):
     component = "metric/inception-score"
     params = {"extractor": Spec("discriminator/tiny-linear", {"num_classes": CLASSES})}

@@ -73,6 +73,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "metric",
+            "precision-recall",
+            "genxai_metrics.precision_recall:PrecisionRecall",
+            "fidelity and diversity apart, by nearest neighbours: precision and recall, density and coverage",
+        ),
+        Component(
+            "metric",
             "randomisation",
             "genxai_metrics.randomisation:Randomisation",
             "whether a map stays the same when the model has forgotten what it learned",
