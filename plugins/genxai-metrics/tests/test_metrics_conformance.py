@@ -7,7 +7,7 @@ import torch
 from genxai_metrics import inception
 from torchvision.models.inception import Inception3
 
-from genxai_core import Samples, Spec
+from genxai_core import Samples, Spec, draws
 from genxai_core.testing import DatasetTests, DiscriminatorTests, LinearDiscriminator, MetricTests, PatchDataset
 
 CLASSES = 4
@@ -26,6 +26,28 @@ class TestFID(MetricTests):
 class TestPrecisionRecall(MetricTests):
     component = "metric/precision-recall"
     params = {"extractor": Spec("discriminator/tiny-linear"), "neighbours": 2}
+
+
+class TestModeCoverage(MetricTests):
+    component = "metric/mode-coverage"
+    params = {"extractor": Spec("discriminator/tiny-linear", {"num_classes": CLASSES})}
+
+    def of_classes(self, *classes):
+        """Return 32 images of real's four classes, and as many of some of them."""
+        looked_for = 16 * LinearDiscriminator(num_classes=CLASSES).weights
+        noise = 0.05 * draws.normal(0, range(32), looked_for.shape[1:])
+
+        def images(chosen):
+            rows = looked_for[torch.tensor(list(chosen))].repeat(32 // len(chosen), 1, 1, 1)
+            return Samples((rows + noise).clamp(-1, 1), value_range=(-1.0, 1.0))
+
+        return {"real": images(range(CLASSES)), "generated": images(classes)}
+
+    def good(self):
+        return self.of_classes(0, 1, 2, 3)
+
+    def bad(self):
+        return self.of_classes(0, 1)
 
 
 class TestInceptionScore(MetricTests):
@@ -57,11 +79,11 @@ def weights(tmp_path_factory):
     """A file of random weights under which signals neither vanish nor explode, for three classes."""
     with torch.device("meta"):
         shapes = Inception3(3, aux_logits=False, init_weights=False).state_dict()
-    draws = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     state = {}
     for name, like in shapes.items():
         if like.ndim > 1:
-            state[name] = torch.randn(like.shape, generator=draws) * (2 / like[0].numel()) ** 0.5
+            state[name] = torch.randn(like.shape, generator=generator) * (2 / like[0].numel()) ** 0.5
         else:
             state[name] = torch.full_like(like, name.endswith(("running_var", "bn.weight")), device="cpu")
     file = tmp_path_factory.mktemp("weights") / "inception.pth"

@@ -156,3 +156,11 @@ class FeatureMetric(ImageMetric):
 
     def _read(self, images: Tensor) -> Any:
         return self.extractor.features(images)
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return Euclidean distances ``[len(a), len(b)]`` of rows.
+
+    By differences, not by products, which would round the distance of two equal rows to something above 0.
+    """
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

@@ -73,6 +73,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "metric",
+            "mode-coverage",
+            "genxai_metrics.mode_coverage:ModeCoverage",
+            "which classes are generated and how often, and how varied each is, as a classifier sees it",
+        ),
+        Component(
+            "metric",
             "precision-recall",
             "genxai_metrics.precision_recall:PrecisionRecall",
             "fidelity and diversity apart, by nearest neighbours: precision and recall, density and coverage",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from genxai_core import Spec
 
-from .features import FeatureMetric
+from .features import FeatureMetric, distances
 
 _ROWS = 256
 """Rows of a distance matrix that are held at once: bounds memory at _ROWS × N numbers."""
@@ -99,11 +99,11 @@ def neighbourhoods(real: Tensor, generated: Tensor, k: int) -> dict[str, Tensor]
     hits = torch.zeros(len(generated), dtype=torch.float64)  # real balls around each generated image
     covered, recalled = [], []
     for start in range(0, len(real), _ROWS):
-        distances = _distances(real[start : start + _ROWS], generated)
-        inside = distances <= radii[start : start + _ROWS, None]
+        apart = distances(real[start : start + _ROWS], generated)
+        inside = apart <= radii[start : start + _ROWS, None]
         hits += inside.sum(0)
         covered.append(inside.any(1))
-        recalled.append((distances <= own).any(1))
+        recalled.append((apart <= own).any(1))
     return {
         "precision": (hits > 0).double(),
         "recall": torch.cat(recalled).double(),
@@ -116,12 +116,7 @@ def _radii(rows: Tensor, k: int) -> Tensor:
     """Return ``[N]``: the distance of each row to its k-th nearest other row."""
     parts = []
     for start in range(0, len(rows), _ROWS):
-        distances = _distances(rows[start : start + _ROWS], rows)
-        distances[torch.arange(len(distances)), torch.arange(start, start + len(distances))] = torch.inf  # itself
-        parts.append(distances.kthvalue(k, dim=1).values)
+        apart = distances(rows[start : start + _ROWS], rows)
+        apart[torch.arange(len(apart)), torch.arange(start, start + len(apart))] = torch.inf  # itself
+        parts.append(apart.kthvalue(k, dim=1).values)
     return torch.cat(parts)
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``[len(a), len(b)]``. By differences: a product would round a copy's distance to something above 0."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
