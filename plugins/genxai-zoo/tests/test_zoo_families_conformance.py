@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from genxai_core import Spec
-from genxai_core.testing import GeneratorTests, TrainerTests
+import torch
+
+from genxai_core import Spec, create
+from genxai_core.testing import ExplainerTests, GeneratorTests, PatchDataset, TrainerTests
 
 
 class TestVAE(GeneratorTests):
@@ -60,3 +62,16 @@ class TestFlowTrainer(TrainerTests):
         "steps": 6,
         "batch": 4,
     }
+
+
+class TestOutlierScore(ExplainerTests):
+    component = "explainer/outlier-score"
+
+    def model(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return create("generator/vae", size=16, latents=4, width=4, samples=2).eval()
+
+
+class TestOutlierScoreByTypicality(TestOutlierScore):
+    params = {"score": "typicality", "reference": PatchDataset(6)[:]}

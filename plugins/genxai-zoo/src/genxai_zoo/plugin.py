@@ -42,6 +42,12 @@ def genxai_components() -> Iterable[Component]:
             "a small convolutional classifier that offers its features",
         ),
         Component(
+            "explainer",
+            "outlier-score",
+            "genxai_zoo.outlier_score:OutlierScore",
+            "how far an image is from what a model with a density knows: log p(x), or how typical it is",
+        ),
+        Component(
             "trainer",
             "classifier",
             "genxai_zoo.classifier:ClassifierTrainer",
