@@ -170,7 +170,8 @@ class Samples:
 
         names = None
         if self.labels is not None and self.class_names:
-            names = [self.class_names[int(i)] for i in self.labels[:n]]
+            known = dict(enumerate(self.class_names))
+            names = [known.get(int(i), str(int(i))) for i in self.labels[:n]]
         return image_grid(self.images[:n], self.value_range, labels=names, title=title)
 
     def _repr_html_(self) -> str:

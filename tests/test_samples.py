@@ -196,3 +196,11 @@ def test_pictures_are_drawn_with_and_without_labels():
     assert "data:image/png" in samples._repr_html_()
     bare = Samples(torch.zeros(1, 1, 4, 4), value_range=(0, 1))
     assert bare.plot() is not None
+
+
+def test_a_label_without_a_name_is_drawn_by_its_number():
+    samples = Samples(
+        torch.zeros(3, 1, 2, 2), labels=torch.tensor([0, 7, -1]), value_range=(0.0, 1.0), class_names=("cat",)
+    )
+    texts = [t.get_text() for t in samples.plot().axes[0].texts]
+    assert texts == ["cat", "7", "-1"]

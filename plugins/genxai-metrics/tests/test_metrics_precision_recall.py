@@ -66,7 +66,7 @@ def test_a_copy_of_the_real_images_is_perfect():
 
 
 def test_equal_distributions_cover_as_much_as_is_expected():
-    """Naeem et al., proposition 1: whatever the distribution, by exchangeability."""
+    """Whatever the distribution: of N + M − 1 others, the M must all be farther than the k nearest of the N − 1."""
     n, m, k = 60, 40, 3
     expected = 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
     found = [figures(rows(2 * s, n), rows(2 * s + 1, m), k) for s in range(60)]

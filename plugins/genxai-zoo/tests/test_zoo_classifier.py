@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from genxai_zoo.classifier import Classifier, ClassifierTrainer
+from genxai_zoo.holdout import split
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
@@ -106,7 +107,7 @@ def test_digits_are_learnt_with_the_defaults(digits, tmp_path):
 def test_the_held_out_accuracy_is_that_of_images_outside_training(digits):
     """Taught labels that are all off by one, and judged by right ones, it must be as wrong as it was taught to be."""
     trainer = ClassifierTrainer(steps=100)
-    train, held = trainer._split(len(digits), seed=0)
+    train, held = split(len(digits), trainer.holdout, seed=0, by="trainer/classifier")
     assert sorted(train + held) == list(range(len(digits)))
     taught = digits.labels.clone()
     taught[train] = (taught[train] + 1) % 10

@@ -49,8 +49,8 @@ class PrecisionRecall(FeatureMetric):
 
     References
     ----------
-    T. Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", NeurIPS 2019, eqs.
-    1 to 3; M. Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020, eqs. 2 to 6.
+    T. Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", NeurIPS
+    2019; M. Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020.
     """
 
     higher_is_better = {

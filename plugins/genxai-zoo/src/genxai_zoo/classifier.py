@@ -10,6 +10,8 @@ from genxai_core import Dataset, Discriminator, Runtime, Samples, Spec, Trained,
 from genxai_core.errors import InputError
 from genxai_core.training import Loop
 
+from .holdout import channels_and_side, split
+
 _DEFAULT = Spec("discriminator/classifier")
 
 
@@ -124,7 +126,7 @@ class ClassifierTrainer(Trainer):
         self.model, self.steps, self.batch, self.lr, self.holdout = model, steps, batch, lr, holdout
 
     def _fit(self, data: Samples | Dataset, runtime: Runtime) -> Trained:
-        train, held = self._split(len(data), runtime.seed)
+        train, held = split(len(data), self.holdout, runtime.seed, "trainer/classifier")
         share = runtime.shard(self.batch)
         model = self._build(data).to(runtime.torch_device).train()
         adam = torch.optim.Adam(model.parameters(), lr=self.lr)
@@ -160,23 +162,14 @@ class ClassifierTrainer(Trainer):
             info["held_out_accuracy"] = _accuracy(model, data, held, runtime)
         return Trained({"classifier": model.cpu()}, history, info)
 
-    def _split(self, n: int, seed: int) -> tuple[list[int], list[int]]:
-        order = [int(i) for i in draws.permutation(seed, 0, n, stream="holdout")]
-        count = round(n * self.holdout)
-        if count == n:
-            raise InputError(f"trainer/classifier: {n} images with holdout {self.holdout} leave none to train on")
-        return order[count:], order[:count]
-
     def _build(self, data: Samples | Dataset) -> Discriminator:
         """Build the classifier for the images and classes of the data, after checking that they have both."""
-        channels, height, width = data.image_shape
-        if height != width:
-            raise InputError(f"trainer/classifier takes square images, not {height}×{width}; crop or resize them")
+        channels, side = channels_and_side(data, "trainer/classifier")
         names = data.class_names
         if not names:
             _, labels = _labelled(data, list(range(len(data))), torch.device("cpu"))
             names = tuple(str(i) for i in range(int(labels.max()) + 1))
-        decided = {"size": height, "channels": channels, "num_classes": len(names), "class_names": names}
+        decided = {"size": side, "channels": channels, "num_classes": len(names), "class_names": names}
         model: Discriminator = self.model.build(**decided)
         if tuple(model.value_range) != tuple(data.value_range):
             raise InputError(

@@ -12,6 +12,8 @@ from genxai_core import Dataset, Generator, Runtime, Samples, Spec, Trained, Tra
 from genxai_core.errors import InputError
 from genxai_core.training import Loop
 
+from .holdout import channels_and_side, split
+
 
 class LikelihoodTrainer(Trainer):
     """Adam on the mean loss of batches, and the log density of images that the model never saw.
@@ -43,7 +45,7 @@ class LikelihoodTrainer(Trainer):
         return []
 
     def _fit(self, data: Samples | Dataset, runtime: Runtime) -> Trained:
-        train, held = self._split(len(data), runtime.seed)
+        train, held = split(len(data), self.holdout, runtime.seed, f"trainer/{self.name}")
         share = runtime.shard(self.batch)
         model = self._build(data).to(runtime.torch_device)
         self._prepare(model, data, train)
@@ -81,19 +83,10 @@ class LikelihoodTrainer(Trainer):
             info["held_out_log_prob"] = _mean_log_prob(model, data, held, runtime)
         return Trained({"generator": model.cpu()}, history, info)
 
-    def _split(self, n: int, seed: int) -> tuple[list[int], list[int]]:
-        order = [int(i) for i in draws.permutation(seed, 0, n, stream="holdout")]
-        count = round(n * self.holdout)
-        if count == n:
-            raise InputError(f"trainer/{self.name}: {n} images with holdout {self.holdout} leave none to train on")
-        return order[count:], order[:count]
-
     def _build(self, data: Samples | Dataset) -> Any:
         """Build the model for the images of the data."""
-        channels, height, width = data.image_shape
-        if height != width:
-            raise InputError(f"trainer/{self.name} takes square images, not {height}×{width}; crop or resize them")
-        model = self.model.build(size=height, channels=channels, value_range=data.value_range)
+        channels, side = channels_and_side(data, f"trainer/{self.name}")
+        model = self.model.build(size=side, channels=channels, value_range=data.value_range)
         if not isinstance(model, self.family):
             raise InputError(f"trainer/{self.name} trains a generator/{self.name}, not {self.model.use}")
         if tuple(model.value_range) != tuple(data.value_range):
