@@ -107,6 +107,7 @@ def test_penalties_work_with_any_discriminator_in_bfloat16_too(train, discrimina
         ({"loss": "hinge", "label_smoothing": 0.1}, "'hinge' has no labels to smooth; these have: non-saturating"),
         ({"label_smoothing": 0.5}, "below 0.5"),
         ({"r1": -1.0}, "r1 is -1.0"),
+        ({"ema": 1.0}, "ema is 1.0"),
         ({"gradient_penalty": float("nan")}, "gradient_penalty is nan"),
     ],
 )

@@ -44,6 +44,7 @@ VARIANTS = [
     *(("xai-gan", {"start": 0.2, "control": kind}) for kind in ("uniform", "shuffled", "random")),
     ("gan", {"discriminator": Spec("discriminator/batch-norm")}),
     ("gan", {"loss": "wasserstein-gp", "r1": 1.0}),
+    ("gan", {"ema": 0.9}),
     ("xai-gan", {"start": 0.2, "mode": "reference", "discriminator": Spec("discriminator/dropout")}),
 ]
 

@@ -41,6 +41,22 @@ def test_training_equals_the_literal_algorithm(train, samples):
         assert [row[k] for k in ("d_loss", "g_loss", "logit_real", "logit_fake")] == pytest.approx(literal, rel=1e-4)
 
 
+@pytest.mark.parametrize("decay", [0.3, 0.9])
+def test_the_generator_is_the_running_average_of_its_weights(train, decay):
+    steps = [train(steps=n).generator.state_dict() for n in range(1, 7)]  # step i does not know how many will follow
+    trained = train(steps=6, ema=decay)
+    for key, value in trained.generator.state_dict().items():
+        literal = steps[0][key]
+        for n, weights in enumerate(steps[1:], start=1):
+            d = min(decay, (1 + n) / (10 + n))
+            literal = d * literal + (1 - d) * weights[key]
+        torch.testing.assert_close(value, literal, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(value, steps[-1][key])
+    assert all(p.requires_grad for p in trained.generator.parameters())
+    for key, value in train(steps=6).discriminator.state_dict().items():
+        assert torch.equal(trained.discriminator.state_dict()[key], value)  # averaging changes nothing in the game
+
+
 def test_training_teaches_both(train):
     trained = train(steps=150, batch=16, generator_lr=0.005, discriminator_lr=0.005)
     h = trained.history

@@ -52,6 +52,10 @@ class GANTrainer(AdversarialTrainer):
         Weight γ of ``½|∇D(x)|²`` at real images, with any loss; 0 leaves it out.
     label_smoothing
         s of the label 1 − s of real images, for non-saturating, minimax and least-squares.
+    ema
+        Decay of a running average of the generator's weights (Yazıcı et al., "The Unusual Effectiveness of Averaging in
+        GAN Training", ICLR 2019), such as 0.999: `fit` returns the average, which draws better than the last step. Over
+        the first steps the decay is at most (1 + n) / (10 + n), n steps in. 0 returns the generator of the last step.
 
     Raises
     ------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from genxai_core import Dataset, Samples, Spec, Trained, Trainer, draws, models, saving
 from genxai_core.adversarial import LOSSES, LossName, check_smoothing, r1_penalty
@@ -59,6 +60,7 @@ class AdversarialTrainer(Trainer):
     gradient_penalty: float = 10.0
     r1: float = 0.0
     label_smoothing: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "generator_lr", "discriminator_lr"):
@@ -72,6 +74,8 @@ class AdversarialTrainer(Trainer):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
         check_smoothing(self.loss, self.label_smoothing)
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; it must be at least 0 and below 1")
 
     @abstractmethod
     def _guide(self, discriminator: Discriminator, data: Samples | Dataset, runtime: Runtime) -> Guide:
@@ -82,9 +86,10 @@ class AdversarialTrainer(Trainer):
         G.to(runtime.torch_device).train()
         D.to(runtime.torch_device).train()
         guide, loss = self._guide(D, data, runtime), LOSSES[self.loss]
+        averaged = AveragedModel(G, multi_avg_fn=self._average) if self.ema else None
         loop = Loop(
             self.name,
-            models={"generator": G, "discriminator": D},
+            models={"generator": G, "discriminator": D} | ({"average": averaged} if averaged is not None else {}),
             optimizers={
                 "generator": torch.optim.Adam(G.parameters(), lr=self.generator_lr, betas=self.betas),
                 "discriminator": torch.optim.Adam(D.parameters(), lr=self.discriminator_lr, betas=self.betas),
@@ -118,13 +123,23 @@ class AdversarialTrainer(Trainer):
                     g_loss = loss.generator(judged)
                 guided = guide(i, fake, judged)
                 loop.update("generator", g_loss)
+            if averaged is not None:
+                averaged.update_parameters(G)
             means = {"logit_real": on_real.detach().mean(), "logit_fake": on_fake.detach().mean()}
             costs = {name: penalty.detach() for name, penalty in penalties.items()}
             return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(), **means, **costs, **guided}
 
         history = loop.run(step)
         info = {"steps": self.steps, "batch": self.batch, **guide.info(history)}
-        return Trained({"generator": G.eval().cpu(), "discriminator": D.eval().cpu()}, history, info)
+        made = G if averaged is None else averaged.module
+        return Trained({"generator": made.eval().cpu(), "discriminator": D.eval().cpu()}, history, info)
+
+    @torch.no_grad()
+    def _average(self, averages: Sequence[Tensor], weights: Sequence[Tensor], seen: Tensor | int) -> None:
+        """Move the averages towards the weights: by 9 / (10 + n) at first, in the end by 1 − ema."""
+        decay = min(self.ema, (1 + float(seen)) / (10 + float(seen)))
+        for average, weight in zip(averages, weights):
+            average.lerp_(weight, 1 - decay)
 
     def _penalties(
         self, discriminator: nn.Module, real: Tensor, fake: Tensor, on_real: Tensor, images: range, seed: int
