@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from . import pretrained
 from .component import Spec
 from .errors import BadParameter
 
@@ -92,7 +93,7 @@ def check(
             listed = ", ".join(accepted) if accepted else "none"
             raise BadParameter(f"{place}{key}: {name} has no such parameter{hint} (it accepts: {listed})")
     missing = [p.name for p in of(target) if p.required and p.name not in params]
-    if missing and not partial:
+    if missing and not partial and params.get(pretrained.PARAMETER) is None:
         raise BadParameter(f"{where or name}: {name} needs {', '.join(map(repr, missing))}, which is not given")
     checked: dict[str, Any] = {}
     for key, value in params.items():
@@ -107,7 +108,7 @@ def _signature(target: Callable[..., Any]) -> inspect.Signature:
     """Return the signature; a class without a constructor of its own takes nothing, not ``*args, **kwargs``."""
     if inspect.isclass(target) and target.__init__ is object.__init__:
         return inspect.Signature()
-    return inspect.signature(target)
+    return pretrained.extend(inspect.signature(target), target)
 
 
 def resolved(target: Callable[..., Any], annotation: Any) -> Any:
@@ -119,7 +120,7 @@ def resolved(target: Callable[..., Any], annotation: Any) -> Any:
         return annotation
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     try:
-        return eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307 - the plugin's own source
+        return eval(annotation, getattr(function, "__globals__", {}), {"Literal": Literal})  # noqa: S307 - the plugin's own source
     except (NameError, AttributeError):
         return annotation
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import builtin, parameters, storage
+from . import builtin, parameters, pretrained, storage
 from .component import API, Component
 from .errors import (
     AmbiguousProvider,
@@ -202,6 +202,8 @@ class Registry:
         log = _created.get()
         if log is not None:
             log.append(provided)
+        if (chosen := pretrained.take(target, checked)) is not None:
+            return pretrained.load(target, chosen, checked, use=full_name, where=where)
         try:
             built = target(**checked)
         except ValueError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,6 +39,8 @@ class Classifier(Discriminator):
         Numbers in a feature vector, at least 3: the layer norm makes of one always 0, and of two always ±1.
     class_names
         What the logits mean; default: their numbers.
+    pretrained
+        Name of weights that come with this package; the other parameters are then theirs.
 
     Raises
     ------
@@ -44,6 +49,7 @@ class Classifier(Discriminator):
     """
 
     value_range = (-1.0, 1.0)
+    pretrained_folder: ClassVar[Path] = Path(__file__).parent / "pretrained" / "classifier"
 
     def __init__(
         self,

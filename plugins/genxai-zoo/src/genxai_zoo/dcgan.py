@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, get_args
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,8 @@ class DCGANGenerator(Generator):
         How a layer doubles: ``transposed`` convolution 4×4 of stride 2, as in the paper, or ``nearest`` and convolution
         3×3 (Odena et al., "Deconvolution and Checkerboard Artifacts", Distill 2016), which draws better digits and
         takes two to four times as long.
+    pretrained
+        Name of weights that come with this package; the other parameters are then theirs.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class DCGANGenerator(Generator):
     """
 
     value_range = (-1.0, 1.0)
+    pretrained_folder: ClassVar[Path] = Path(__file__).parent / "pretrained" / "dcgan-generator"
 
     def __init__(
         self, size: int, channels: int = 1, latents: int = 64, width: int = 32, upsampling: Upsampling = "transposed"
@@ -139,6 +143,8 @@ class DCGANDiscriminator(Discriminator):
         1 for gray, 3 for colour.
     width
         Units of the first layer; each following one has twice as many, up to eight times.
+    pretrained
+        Name of weights that come with this package; the other parameters are then theirs.
 
     Raises
     ------
@@ -148,6 +154,7 @@ class DCGANDiscriminator(Discriminator):
 
     class_names = ("real",)
     value_range = (-1.0, 1.0)
+    pretrained_folder: ClassVar[Path] = Path(__file__).parent / "pretrained" / "dcgan-discriminator"
 
     def __init__(self, size: int, channels: int = 1, width: int = 32) -> None:
         super().__init__()

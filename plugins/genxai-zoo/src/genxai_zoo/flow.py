@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import zuko  # type: ignore[import-untyped]
@@ -57,6 +58,8 @@ class Flow(Generator):
         each depends on all before it, which fits better and draws in D passes.
     value_range
         Smallest and largest pixel value.
+    pretrained
+        Name of weights that come with this package; the other parameters are then theirs.
 
     Raises
     ------
@@ -67,6 +70,8 @@ class Flow(Generator):
     shift: Tensor
     factor: Tensor
     down: Tensor
+
+    pretrained_folder: ClassVar[Path] = Path(__file__).parent / "pretrained" / "flow"
 
     def __init__(
         self,

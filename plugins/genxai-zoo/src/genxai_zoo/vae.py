@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal, get_args
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +54,16 @@ class VAE(Generator):
         How a layer of the decoder doubles: ``transposed`` or ``nearest``, as in ``generator/dcgan``.
     value_range
         Smallest and largest pixel value.
+    pretrained
+        Name of weights that come with this package; the other parameters are then theirs.
 
     Raises
     ------
     ValueError
         If a parameter is out of its bounds.
     """
+
+    pretrained_folder: ClassVar[Path] = Path(__file__).parent / "pretrained" / "vae"
 
     def __init__(
         self,
