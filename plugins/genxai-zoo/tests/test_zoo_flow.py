@@ -121,6 +121,23 @@ def test_any_other_image_is_brought_to_the_nearest_that_is_an_upsampling():
         assert (image - best).square().sum() < (image - other).square().sum()
 
 
+def test_sharp_edges_in_the_range_are_brought_to_levels_in_the_range_and_what_is_beyond_it_is_refused(digits):
+    model = rough(size=16)
+    hidden = digits[:4].images.double()
+    hidden[:, :, 5:9, 5:9] = 1.0
+    hidden[0] = torch.rand(16, 16, generator=torch.Generator().manual_seed(0)).round() * 2 - 1
+    unclipped = model.down @ hidden @ model.down.T
+    assert float(unclipped.max()) > 1 + 1 / 16  # least squares alone overshoots by more than half a level
+    v = model.to_native(hidden)
+    assert float(v.min()) >= -0.5
+    assert float(v.max()) <= 16.5
+    torch.testing.assert_close(v, ((unclipped + 1) * 8).clamp(-0.5, 16.5))
+    assert bool(model.log_prob(hidden).isfinite().all())
+    beyond = torch.cat([hidden[1:], 2 * hidden[:1]])
+    with pytest.raises(InputError, match=r"pixels are outside \(-1.0, 1.0\)"):
+        model.log_prob(beyond)
+
+
 def test_an_image_is_its_own_reconstruction(digits):
     model = rough(size=16)
     images = digits[:6].images.double()

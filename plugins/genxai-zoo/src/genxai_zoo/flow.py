@@ -33,9 +33,9 @@ class Flow(Generator):
     - of continuous images (``levels`` 0), v is pixel values.
 
     An image of ``size`` is the bilinear upsampling of v, and is brought to v by least squares: exactly if it is such an
-    image, to the nearest one otherwise. A density of the upsampled pixels themselves would be degenerate, since they
-    fill no more than D dimensions. v becomes z by a logit (of levels), an affine map that the trainer takes from the
-    images, and the splines.
+    image, to the nearest one otherwise (where sharp edges overshoot, levels are clipped to their range). A density of
+    the upsampled pixels themselves would be degenerate, since they fill no more than D dimensions. v becomes z by a
+    logit (of levels), an affine map that the trainer takes from the images, and the splines.
 
     Parameters
     ----------
@@ -128,8 +128,15 @@ class Flow(Generator):
         if images.shape[1:] != self.image_shape:
             raise InputError(f"generator/flow takes images {['N', *self.image_shape]}, not {list(images.shape)}")
         small = self.down @ images @ self.down.T if self.image_shape != self.native_shape else images
+        if not self.levels:
+            return small
         low, high = self.value_range
-        return (small - low) * ((self.levels - 1) / (high - low)) if self.levels else small
+        v, top = (small - low) * ((self.levels - 1) / (high - low)), self.levels - 0.5
+        if self.image_shape == self.native_shape:
+            return v
+        half = 0.5 * (high - low) / (self.levels - 1)
+        inside = ((images >= low - half) & (images <= high + half)).flatten(1).all(1)
+        return torch.where(inside[:, None, None, None], v.clamp(-0.5, top), v)  # the others are refused later
 
     def from_native(self, v: Tensor) -> Tensor:
         """Return images ``[N, channels, size, size]`` for v: clipped to the range, and upsampled."""
