@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .active import Concepts, histogram
 from .layers import watching
-from .thresholds import spatial, upsampled
+from .upsampling import finite, spatial
 
 if TYPE_CHECKING:
     from ..results import UnitScores
@@ -67,16 +68,38 @@ class Tally:
                     f"layer {layer!r} ran {times} times since the last add(masks), not once; "
                     f"do one forward for each add, with the masks of its images"
                 )
-        maps = {layer: self._maps(layer, activation, masks) for layer, activation in latest.items()}
+        self.count(latest, masks)
+
+    def count(self, activations: Mapping[str, Tensor], masks: Tensor) -> None:
+        """Count activations that are at hand, such as those that `record` keeps.
+
+        Parameters
+        ----------
+        activations
+            Layer -> ``[N, U, h, w]`` or ``[N, U]``, of all the layers that have thresholds.
+        masks
+            As for `add`.
+
+        Raises
+        ------
+        InputError
+            If the activations or the masks do not fit.
+        """
+        maps = {layer: self._maps(layer, activations[layer], masks) for layer in self.thresholds}
         if self.concept_area is None:
             c = masks.shape[1]
             self.concept_area = torch.zeros(c, dtype=torch.long)
             self.area = {layer: torch.zeros(len(t), dtype=torch.long) for layer, t in self.thresholds.items()}
             self.intersection = {layer: area.new_zeros(len(area), c) for layer, area in self.area.items()}
-        self.concept_area += masks.sum((0, 2, 3)).cpu()
         self.pixels += len(masks) * masks.shape[2] * masks.shape[3]
+        packed: dict[torch.device, Concepts] = {}
         for layer, activation in maps.items():
-            self._count(layer, activation, masks.to(activation.device))
+            concepts = packed.setdefault(activation.device, Concepts(masks.to(activation.device)))
+            both, area = concepts.counts(histogram(activation, self.thresholds[layer], concepts))
+            self.intersection[layer] += both
+            self.area[layer] += area
+        first = next(iter(packed.values()), None) or Concepts(masks)
+        self.concept_area += first.area()
 
     def _see(self, layer: str, activation: Tensor) -> None:
         self._latest[layer] = activation.detach().clone()
@@ -94,18 +117,9 @@ class Tally:
             raise InputError(
                 f"layer {layer!r} has {activation.shape[1]} units, its thresholds are {len(self.thresholds[layer])}"
             )
-        if not bool(torch.isfinite(activation).all()):
+        if not finite(activation):
             raise InputError(f"layer {layer!r} returns NaN or infinity; check the model's weights and its inputs")
         return spatial(activation)
-
-    def _count(self, layer: str, maps: Tensor, masks: Tensor) -> None:
-        level = self.thresholds[layer].to(maps.device)[:, None, None]
-        for one, mask in zip(maps, masks):  # one sample at a time: memory is that of one, whatever the batch
-            active = (upsampled(one[None], (mask.shape[1], mask.shape[2]))[0] > level).flatten(1)
-            self.area[layer] += active.sum(1).cpu()
-            # Sums of zeros and ones are exact in float64 up to 2^53, and autocast leaves float64 alone.
-            both = active.double() @ mask.flatten(1).double().T
-            self.intersection[layer] += both.long().cpu()
 
     def iou(self) -> dict[str, Tensor]:
         """Return Σ|A∧S| / Σ|A∨S| over all pixels of all samples: layer -> ``[U, C]`` float64, 0 where A∨S is empty.

@@ -21,8 +21,10 @@ class Activations(dict[str, Tensor]):
 
 
 @contextlib.contextmanager
-def record(model: nn.Module, layers: str | Iterable[str], *, detach: bool = False) -> Iterator[Activations]:
-    """Keep the activations of the latest forward.
+def record(
+    model: nn.Module, layers: str | Iterable[str], *, detach: bool = False, call: int | None = None
+) -> Iterator[Activations]:
+    """Keep the activations of the latest forward, or of one of a layer's calls in the block.
 
     Parameters
     ----------
@@ -32,11 +34,14 @@ def record(model: nn.Module, layers: str | Iterable[str], *, detach: bool = Fals
         Names of layers, or one.
     detach
         Keep them without their graph. Else gradients of what comes later can be taken with respect to them.
+    call
+        Which call of a layer in the block is kept, from 0: a diffusion model calls its U-Net once per timestep. None
+        keeps the last.
 
     Yields
     ------
     Activations
-        Layer -> ``[N, U, h, w]`` or ``[N, U]``, of the layer's last call. They stay readable after the block; in-place
+        Layer -> ``[N, U, h, w]`` or ``[N, U]``, of that call. They stay readable after the block; in-place
         operations that follow the layer do not reach them.
 
     Raises
@@ -45,8 +50,12 @@ def record(model: nn.Module, layers: str | Iterable[str], *, detach: bool = Fals
         If there is no such layer, or, in the forward, it returns something else.
     """
     kept = Activations()
+    calls: dict[str, int] = {}
 
     def keep(layer: str, activation: Tensor) -> Tensor | None:
+        calls[layer] = calls.get(layer, -1) + 1
+        if call is not None and call != calls[layer]:
+            return None
         if detach:
             kept[layer] = activation.detach().clone()
             return None

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import InputError
 from ..samples import integer
+from .extremes import neighbours
 from .layers import watching
+from .upsampling import finite, spatial
 
 
 class Thresholds:
-    """What `threshold` yields: every cell seen so far, by layer and unit, in main memory.
+    """What `threshold` yields: every map seen so far, at the layer's own resolution, in main memory.
+
+    Upsampled maps are never kept: of them only those pixels are computed that can be among the largest.
 
     Parameters
     ----------
@@ -33,53 +36,72 @@ class Thresholds:
         if not isinstance(quantile, int | float) or not 0 < quantile < 1:
             raise InputError(f"quantile={quantile!r} is not between 0 and 1, such as 0.995 for the top 0.5 %")
         self.quantile, self.size = quantile, None if size is None else _checked_size(size)
-        self._cells: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        self._maps: dict[str, list[Tensor]] = {layer: [] for layer in layers}
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers."""
-        return tuple(self._cells)
+        return tuple(self._maps)
+
+    def see(self, activations: Mapping[str, Tensor]) -> None:
+        """Take in activations that are at hand, such as those that `record` keeps: of all the layers.
+
+        Raises
+        ------
+        InputError
+            If an activation is not finite, or of another shape than before.
+        """
+        for layer in self.layers:
+            self._see(layer, activations[layer])
 
     def _see(self, layer: str, activation: Tensor) -> None:
         activation = activation.detach()
-        if not bool(torch.isfinite(activation).all()):
+        if not finite(activation):
             raise InputError(f"layer {layer!r} returns NaN or infinity; check the model's weights and its inputs")
-        maps = spatial(activation)
-        if self.size is not None:
-            maps = upsampled(maps, self.size)
-        parts = self._cells[layer]
-        if parts and len(parts[0]) != maps.shape[1]:
-            raise InputError(f"layer {layer!r} returned {len(parts[0])} units before and {maps.shape[1]} now")
-        parts.append(maps.transpose(0, 1).flatten(1).cpu().clone())
+        maps, parts = spatial(activation), self._maps[layer]
+        if parts and parts[0].shape[1] != maps.shape[1]:
+            raise InputError(f"layer {layer!r} returned {parts[0].shape[1]} units before and {maps.shape[1]} now")
+        if parts and parts[0].shape[2:] != maps.shape[2:]:
+            found = f"{list(parts[0].shape[2:])} cells before and {list(maps.shape[2:])} now"
+            raise InputError(f"layer {layer!r} returned {found}; use images of one size")
+        parts.append(maps.to("cpu", copy=True, memory_format=torch.contiguous_format))
 
-    def values(self) -> dict[str, Tensor]:
+    def cells(self, layer: str) -> int:
+        """Return how many cells of each unit of a layer were seen, after upsampling."""
+        height, width = self.size or (self._maps[layer][0].shape[2:] if self._maps[layer] else (0, 0))
+        return sum(map(len, self._maps[layer])) * height * width
+
+    def values(self, quantile: float | None = None) -> dict[str, Tensor]:
         """Return the thresholds ``[U]`` of each layer.
 
         Of a unit's n cells, the k = (1 − quantile)·n largest (rounded to the nearest integer) exceed its threshold: it
         lies midway between the k-th and the next largest, so that rounding moves no cell across. Where these two are
         equal, as in a unit that is mostly 0, it is their value, and fewer exceed it.
 
+        Parameters
+        ----------
+        quantile
+            Another one than that given at the start.
+
         Raises
         ------
         InputError
             If a layer did not run, or there are too few cells for the quantile.
         """
-        return {layer: self._of(layer, parts) for layer, parts in self._cells.items()}
+        return {layer: self._of(layer, parts, quantile or self.quantile) for layer, parts in self._maps.items()}
 
-    def _of(self, layer: str, parts: list[Tensor]) -> Tensor:
+    def _of(self, layer: str, parts: list[Tensor], quantile: float) -> Tensor:
         if not parts:
             raise InputError(f"layer {layer!r} did not run, so it has no thresholds")
-        cells = torch.cat(parts, 1)
-        n = cells.shape[1]
-        k = math.floor(round((1 - self.quantile) * n, 6) + 0.5)
+        n = self.cells(layer)
+        k = math.floor(round((1 - quantile) * n, 6) + 0.5)
         if not 0 < k < n:
-            needed = math.ceil(round(0.5 / min(self.quantile, 1 - self.quantile), 6))
+            needed = math.ceil(round(0.5 / min(quantile, 1 - quantile), 6))
             raise InputError(
-                f"layer {layer!r}: {n} cells per unit are too few for the quantile {self.quantile}, which needs "
+                f"layer {layer!r}: {n} cells per unit are too few for the quantile {quantile}, which needs "
                 f"{needed}; run more samples, or choose another"
             )
-        above = cells.kthvalue(n - k + 1, 1).values
-        below = cells.kthvalue(n - k, 1).values
+        above, below = neighbours(parts, self.size, k)
         middle = below + (above - below) / 2
         return torch.where(middle < above, middle, below)  # between neighbouring floats there is nothing
 
@@ -91,13 +113,14 @@ class Thresholds:
         InputError
             If the other is of other layers, another quantile or another size.
         """
-        if (self.quantile, self.size, self._cells.keys()) != (other.quantile, other.size, other._cells.keys()):
+        if (self.quantile, self.size, self._maps.keys()) != (other.quantile, other.size, other._maps.keys()):
             raise InputError("thresholds of other layers, another quantile or another size cannot be merged")
-        for layer, parts in other._cells.items():
-            if self._cells[layer] and parts and len(parts[0]) != len(self._cells[layer][0]):
-                raise InputError(f"layer {layer!r}: {len(self._cells[layer][0])} and {len(parts[0])} units")
-        for layer, parts in other._cells.items():
-            self._cells[layer].extend(parts)
+        for layer, parts in other._maps.items():
+            shapes = [list(p[0].shape[1:]) for p in (self._maps[layer], parts) if p]
+            if len(shapes) == 2 and shapes[0] != shapes[1]:
+                raise InputError(f"layer {layer!r}: {shapes[0][0]} and {shapes[1][0]} units, maps {shapes}")
+        for layer, parts in other._maps.items():
+            self._maps[layer].extend(parts)
 
 
 @contextlib.contextmanager
@@ -141,14 +164,3 @@ def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     if min(height, width) < 1:
         raise InputError(f"size={size!r} is not (H, W), two positive integers")
     return height, width
-
-
-def spatial(activation: Tensor) -> Tensor:
-    """Return ``[N, U, h, w]`` in at least float32, with one cell where the layer is flat."""
-    maps = activation if activation.ndim == 4 else activation[:, :, None, None]
-    return maps.to(torch.promote_types(maps.dtype, torch.float32))
-
-
-def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return ``[N, U, H, W]``, bilinear with ``align_corners=False``."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

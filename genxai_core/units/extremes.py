@@ -1,0 +1,105 @@
+"""Order statistics of upsampled maps, from the few pixels that can be among the largest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .upsampling import AT_ONCE, CELLS, ROUNDING, Grid, Quads, grid, nonzero
+
+PILOT = 2048
+"""Quads, or a sixteenth of all, by which the level is guessed below which no pixel need be known."""
+
+MARGIN = 1.8
+"""The guess leaves so many times as many pixels as are needed. Where it leaves too few, all are looked at."""
+
+
+def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k-th and the next largest pixel ``[U]`` of each unit, exactly.
+
+    Parameters
+    ----------
+    parts
+        Maps ``[N, U, h, w]`` in main memory.
+    size
+        What they are upsampled to; None: as they are.
+    k
+        At least 1, and less than there are pixels of a unit.
+    """
+    units, *cells = parts[0].shape[1:]
+    before = (cells[0], cells[1])
+    plain = size is None or size == before
+    mesh = None if plain else grid(before, size or before, parts[0].dtype, torch.device("cpu"))
+    samples = sum(map(len, parts))
+    found: list[tuple[float, float]] = []
+    step = max(1, 4 * CELLS // (samples * cells[0] * cells[1]))
+    for start in range(0, units, step):
+        maps = torch.cat([part[:, start : start + step].transpose(0, 1) for part in parts], 1)
+        bounds = _bounds(maps, mesh, k)
+        found += [_of_one(one, mesh, k, bound) for one, bound in zip(maps, bounds)]
+    above, below = torch.tensor(found, dtype=torch.float64).to(parts[0].dtype).unbind(1)
+    return above, below
+
+
+def _of_one(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> tuple[float, float]:
+    """Return both for one unit, ``[N, h, w]``."""
+    values = _beyond(maps, mesh, k, bound)
+    if len(values) <= k and bound == 0 and float(maps.min()) == 0:
+        # of a rectified unit that is mostly off, all other pixels are 0
+        return (float(values.min()) if len(values) == k else 0.0), 0.0
+    if len(values) <= k:
+        values = _beyond(maps, mesh, k, -math.inf)
+    at = len(values) - k
+    below, above = np.partition(values, (at - 1, at))[at - 1 : at + 1].tolist()
+    return above, below
+
+
+def _beyond(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> np.ndarray:
+    """Return the pixels of one unit that exceed a bound; of very many only the largest, more than k."""
+    if mesh is None:
+        return maps.reshape(-1).take(nonzero(maps > bound)).numpy()
+    slack = ROUNDING * torch.finfo(maps.dtype).eps * abs(bound) if math.isfinite(bound) else 0.0
+    quads = mesh.quads(maps > bound - slack)
+    found: list[np.ndarray] = []
+    held = 0
+    step = max(1, AT_ONCE // mesh.each)
+    for start in range(0, len(quads), step):
+        values = mesh.values(maps, quads[start : start + step])
+        found.append(values.take(nonzero(values > bound)).numpy())
+        held += len(found[-1])
+        if held > 2 * k + CELLS:
+            joined = np.concatenate(found)
+            found, held = [np.partition(joined, held - k - 1)[held - k - 1 :]], k + 1
+    return np.concatenate(found) if found else np.empty(0)
+
+
+def _bounds(maps: Tensor, mesh: Grid | None, k: int) -> list[float]:
+    """Guess, for each unit of ``[U, N, h, w]``, a level that more than k of its pixels exceed, but not many more."""
+    units, samples = maps.shape[:2]
+    chance = torch.Generator().manual_seed(0)  # of the work to be done, not of any value
+    if mesh is None:
+        all_of_them = maps[0].numel()
+        chosen = torch.randint(all_of_them, (PILOT * 4,), generator=chance)
+        seen = maps.reshape(units, -1).index_select(1, chosen)
+    else:
+        all_of_them = samples * mesh.size[0] * mesh.size[1]
+        height, width = (n + 1 for n in mesh.cells)
+        there = samples * height * width
+        chosen = torch.randint(there, (min(PILOT, -(-there // 16)),), generator=chance)
+        line = chosen // width
+        quads = Quads(line // height, line % height, chosen % width)
+        each = torch.arange(units)[:, None] * samples
+        everywhere = Quads(
+            (each + quads.of).flatten(), *(at.expand(units, -1).reshape(-1) for at in (quads.y, quads.x))
+        )
+        values = mesh.values(maps, everywhere).reshape(-1, units, len(chosen))
+        seen = values.transpose(0, 1).flatten(1)
+        seen = seen[:, ~seen[0].isnan()]
+    rank = math.ceil(MARGIN * k / all_of_them * seen.shape[1]) + 8
+    if rank >= seen.shape[1] or all_of_them < 4 * seen.shape[1]:
+        return [-math.inf] * units
+    return seen.topk(rank, 1).values[:, -1].tolist()
