@@ -42,6 +42,24 @@ def genxai_components() -> Iterable[Component]:
             "a small convolutional classifier that offers its features",
         ),
         Component(
+            "discriminator",
+            "generative-classifier",
+            "genxai_zoo.generative_classifier:GenerativeClassifier",
+            "a classifier that is made of class densities: its logits are log p(x|y) + log p(y), and it knows log p(x)",
+        ),
+        Component(
+            "explainer",
+            "generative-classifier",
+            "genxai_zoo.class_evidence:GenerativeEvidence",
+            "why a class and not the next best, by class densities: margin in nats, posterior, and whether any fits",
+        ),
+        Component(
+            "explanation",
+            "class-evidence",
+            "genxai_zoo.class_evidence:ClassEvidence",
+            "log p(x, y) of every class: the margin of a class over its rival, the posterior, and log p(x)",
+        ),
+        Component(
             "explainer",
             "outlier-score",
             "genxai_zoo.outlier_score:OutlierScore",
@@ -52,6 +70,12 @@ def genxai_components() -> Iterable[Component]:
             "classifier",
             "genxai_zoo.classifier:ClassifierTrainer",
             "trains a classifier on labelled images and measures it on held-out ones",
+        ),
+        Component(
+            "trainer",
+            "generative-classifier",
+            "genxai_zoo.generative_training:GenerativeClassifierTrainer",
+            "fits one density to the images of each class, by any trainer of one, and joins them to a classifier",
         ),
         Component(
             "trainer",
