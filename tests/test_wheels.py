@@ -125,7 +125,10 @@ def third_party(folder: Path) -> set[str]:
     return {canonical(providers[module][0]) for module in outside}
 
 
-OPTIONAL = {CORE: {"pandas", "pytest", "torchmetrics"}}  # two extras; and whoever hands us a torchmetrics metric has it
+OPTIONAL = {
+    CORE: {"pandas", "pytest", "torchmetrics"},  # two extras; and whoever hands us a torchmetrics metric has it
+    "genxai-zoo": {"diffusers", "torchvision", "transformers"},  # extras; a model of theirs says what to install
+}
 ALONG = {"torch": CORE}  # part of the other's own interface
 
 

@@ -30,6 +30,18 @@ def genxai_components() -> Iterable[Component]:
             "normalising flow of splines: base noise to images and back, exact log p(x) at native size",
         ),
         Component(
+            "generator",
+            "diffusers",
+            "genxai_zoo.diffusers_pipeline:DiffusersModel",
+            "an unconditional diffusion model in a local diffusers folder: noise prediction, samples by DDPM or DDIM",
+        ),
+        Component(
+            "generator",
+            "diffusers-vae",
+            "genxai_zoo.diffusers_vae:DiffusersVAE",
+            "the autoencoder of a latent diffusion model in a local diffusers folder: latents to images and back",
+        ),
+        Component(
             "discriminator",
             "dcgan",
             "genxai_zoo.dcgan:DCGANDiscriminator",
@@ -58,6 +70,18 @@ def genxai_components() -> Iterable[Component]:
             "class-evidence",
             "genxai_zoo.class_evidence:ClassEvidence",
             "log p(x, y) of every class: the margin of a class over its rival, the posterior, and log p(x)",
+        ),
+        Component(
+            "discriminator",
+            "torchvision",
+            "genxai_zoo.torchvision_classifier:TorchvisionClassifier",
+            "a classifier of torchvision by name, normalisation inside, weights from a local file",
+        ),
+        Component(
+            "discriminator",
+            "transformers",
+            "genxai_zoo.transformers_classifier:TransformersClassifier",
+            "an image classifier in a local transformers folder, its preprocessing inside and differentiable",
         ),
         Component(
             "explainer",
