@@ -49,6 +49,23 @@ class OnDisk(DatasetTests):
         return {**self.params, "root": self.root}
 
 
+class TestNPZ(OnDisk):
+    component = "dataset/npz"
+    params = {"size": 8, "labels": "kind", "masks": "parts", "concepts": ("none", "hat"), "value_range": (0.0, 1.0)}
+
+    def write(self, root):
+        levels = np.random.default_rng(0)
+        np.savez(
+            root / "data.npz",
+            images=levels.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8),
+            parts=levels.integers(0, 2, (9, 16, 16)),
+            kind=levels.integers(0, 3, 9),
+        )
+
+    def parameters(self):
+        return {**self.params, "file": self.root / "data.npz"}
+
+
 class TestFolder(OnDisk):
     component = "dataset/folder"
     params = {"size": 12}

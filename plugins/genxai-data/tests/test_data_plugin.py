@@ -7,10 +7,10 @@ from genxai_data import plugin
 import genxai_core as gx
 from genxai_core import saving
 
-NAMES = ["digits", "folder", "generated", "scenes", "torchvision"]
+NAMES = ["digits", "folder", "generated", "npz", "scenes", "torchvision"]
 
 
-def test_the_plugin_declares_its_five_datasets():
+def test_the_plugin_declares_its_datasets():
     assert sorted(c.full_name for c in plugin.genxai_components()) == [f"dataset/{name}" for name in NAMES]
 
 

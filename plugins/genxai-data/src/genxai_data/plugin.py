@@ -35,6 +35,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "dataset",
+            "npz",
+            "genxai_data.npz:NPZDataset",
+            "images, labels, masks and factors from a NumPy file; unpickles nothing",
+        ),
+        Component(
+            "dataset",
             "scenes",
             "genxai_data.scenes:Scenes",
             "procedural pictures of 1 to 4 shapes with exact masks, factors and captions",
