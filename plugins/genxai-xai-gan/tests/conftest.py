@@ -28,11 +28,22 @@ def _tiny(tiny_registry):
 
 @pytest.fixture
 def samples():
-    """50 images of 16 px: bright bars at different heights."""
+    """50 images of 16 px: bright bars at different heights, with labels of which 2 is rare."""
     images = torch.full((50, 1, 16, 16), -0.9)
     for i in range(50):
         images[i, :, i % 13 : i % 13 + 4] = 0.8
-    return Samples(images + 0.1 * draws.normal(0, range(50), (1, 16, 16)).clamp(-1, 1), value_range=(-1.0, 1.0))
+    images = images + 0.1 * draws.normal(0, range(50), (1, 16, 16)).clamp(-1, 1)
+    labels = torch.tensor([2 if i % 10 == 9 else i % 2 for i in range(50)])
+    return Samples(images, labels=labels, value_range=(-1.0, 1.0))
+
+
+BRIEF = {
+    "generator": Spec("generator/tiny"),
+    "steps": 6,
+    "batch": 8,
+    "generator_lr": 0.01,
+    "discriminator_lr": 0.01,
+}
 
 
 @pytest.fixture
@@ -42,9 +53,8 @@ def train(samples):
     def run(name="gan", *, data=None, runtime=None, discriminator=None, **params):
         trainer = create(
             f"trainer/{name}",
-            generator=Spec("generator/tiny"),
             discriminator=discriminator or Spec("discriminator/tiny"),
-            **{"steps": 6, "batch": 8, "generator_lr": 0.01, "discriminator_lr": 0.01, **params},
+            **{**BRIEF, **params},
         )
         return trainer.fit(data or samples, runtime or Runtime(device="cpu", seed=3))
 

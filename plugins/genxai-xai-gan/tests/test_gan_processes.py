@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genxai_core import storage
+from genxai_core import Spec, storage
 
 SCRIPT = """
 import sys
@@ -19,10 +19,11 @@ from genxai_core import Runtime, Samples, Spec, create, draws, registry, storage
 torch.set_num_threads(1)
 registry.default().host.load_file(Path({nets!r}))
 images = draws.uniform(0, range(40), (1, 16, 16)) * 2 - 1
-trainer = create("trainer/xai-gan", generator=Spec("generator/tiny"), discriminator=Spec("discriminator/tiny"),
-                 steps=8, batch=8, start=0.25, generator_lr=0.001, discriminator_lr=0.001, **{params!r})
+tiny = {{"generator": Spec("generator/tiny"), "discriminator": Spec("discriminator/tiny")}}
+trainer = create("trainer/xai-gan", steps=8, batch=8, start=0.25, generator_lr=0.001, discriminator_lr=0.001,
+                 **{{**tiny, **{params!r}}})
 runtime = Runtime(device="cpu", seed=3)
-trained = trainer.fit(Samples(images, value_range=(-1.0, 1.0)), runtime)
+trained = trainer.fit(Samples(images, labels=torch.arange(40) % 3, value_range=(-1.0, 1.0)), runtime)
 tensors = {{f"{{n}}.{{k}}": v.contiguous() for n, m in trained.models.items() for k, v in m.state_dict().items()}}
 tensors["history"] = torch.tensor(list(trained.history.values()), dtype=torch.float64)
 storage.write_tensors(Path(sys.argv[1]) / f"{{runtime.processes}}-{{runtime.rank}}.safetensors", tensors)
@@ -30,7 +31,17 @@ storage.write_tensors(Path(sys.argv[1]) / f"{{runtime.processes}}-{{runtime.rank
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("params", [{}, {"loss": "wasserstein-gp", "r1": 1.0, "control": "shuffled"}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"loss": "wasserstein-gp", "r1": 1.0, "control": "shuffled"},
+        {
+            "generator": Spec("generator/conditional", {"num_classes": 3}),
+            "discriminator": Spec("discriminator/conditional"),
+        },
+    ],
+)
 def test_two_processes_train_what_one_does(tmp_path, params):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(nets=str(Path(__file__).with_name("tiny_nets.py")), params=params))

@@ -35,6 +35,11 @@ def runtime(tmp_path):
     return Runtime(device="cpu", seed=3, checkpoints=tmp_path, checkpoint_seconds=0.0)
 
 
+CONDITIONAL = {
+    "generator": Spec("generator/conditional", {"num_classes": 3}),
+    "discriminator": Spec("discriminator/conditional"),
+}
+
 VARIANTS = [
     ("gan", {}),
     ("xai-gan", {"start": 0.2}),
@@ -45,6 +50,8 @@ VARIANTS = [
     ("gan", {"discriminator": Spec("discriminator/batch-norm")}),
     ("gan", {"loss": "wasserstein-gp", "r1": 1.0}),
     ("gan", {"ema": 0.9}),
+    ("gan", {**CONDITIONAL, "loss": "wasserstein-gp", "r1": 1.0, "ema": 0.9}),
+    ("xai-gan", {**CONDITIONAL, "start": 0.2, "explainer": Spec("explainer/noisy")}),
     ("xai-gan", {"start": 0.2, "mode": "reference", "discriminator": Spec("discriminator/dropout")}),
 ]
 

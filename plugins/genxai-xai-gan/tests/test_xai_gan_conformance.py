@@ -22,6 +22,11 @@ TINY = {
     "batch": 8,
 }
 
+CLASSES = {
+    "generator": Spec("generator/dcgan", {"num_classes": 2, "latents": 4, "width": 4}),
+    "discriminator": Spec("discriminator/dcgan", {"width": 4}),
+}
+
 TRAINERS: dict[str, tuple[str, dict[str, Any]]] = {
     "GAN": ("gan", {}),
     "GANWithLeastSquares": ("gan", {"loss": "least-squares", "r1": 0.1, "label_smoothing": 0.1}),
@@ -29,6 +34,8 @@ TRAINERS: dict[str, tuple[str, dict[str, Any]]] = {
     "XAIGAN": ("xai-gan", {}),
     "XAIGANWithExplainer": ("xai-gan", {"explainer": Spec("explainer/input-x-gradient"), "start": 0.0, "every": 2}),
     "XAIGANWithPlacebo": ("xai-gan", {"start": 0.0, "control": "shuffled"}),
+    "ConditionalGAN": ("gan", {**CLASSES, "loss": "wasserstein-gp", "r1": 0.1, "ema": 0.9}),
+    "ConditionalXAIGAN": ("xai-gan", {**CLASSES, "explainer": Spec("explainer/input-x-gradient"), "start": 0.0}),
     "XAIGANAsReference": ("xai-gan", {"start": 0.0, "mode": "reference"}),
 }
 

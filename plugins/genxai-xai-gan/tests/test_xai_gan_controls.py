@@ -84,7 +84,7 @@ def test_the_hook_weighs_by_the_placebo(kind, separate):
     a = draws.normal(5, range(8), (3, 6, 5))
     control = Control(kind, CPU, 8)
     images = torch.zeros(8, 3, 6, 5, requires_grad=True)
-    record = MaskGuide(0.5, 0, scaled(lambda step, images: a) if separate else None, "", control=control)(
+    record = MaskGuide(0.5, 0, scaled(lambda step, images, labels: a) if separate else None, "", control=control)(
         4, images, None
     )
     images.backward(g)

@@ -53,6 +53,57 @@ class TinyDiscriminator(Discriminator):
         return self.head(F.leaky_relu(self.norm(self.second(hidden)), 0.2).flatten(1))
 
 
+class ConditionalGenerator(TinyGenerator):
+    """Adds an embedding of the label to the latent."""
+
+    def __init__(self, size: int, channels: int, num_classes: int, class_names: tuple[str, ...] = ()) -> None:
+        super().__init__(size, channels)
+        self.num_classes, self.class_names = num_classes, class_names
+        self.embedding = nn.Embedding(num_classes, 6)
+
+    def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().forward(latents + self.embedding(labels))
+
+
+class ConditionalDiscriminator(TinyDiscriminator):
+    """Weighs a hidden layer by an embedding of the label."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__(channels)
+        self.num_classes = num_classes
+        self.embedding = nn.Embedding(num_classes, 8)
+
+    def judged(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        hidden = F.leaky_relu(self.second(F.leaky_relu(self.first(images), 0.2)), 0.2)
+        weights = 1 + self.embedding(labels)[:, :, None, None]
+        return self.head((weights * hidden).flatten(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("judged without labels")
+
+    def given(self, *, labels: int | torch.Tensor) -> Discriminator:
+        return Given(self, torch.as_tensor(labels))
+
+
+class Given(Discriminator):
+    """Holds the labels."""
+
+    def __init__(self, base: ConditionalDiscriminator, labels: torch.Tensor) -> None:
+        super().__init__()
+        self.base, self.labels = base, labels
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.base.judged(images, self.labels.expand(len(images)))
+
+
+class ClassesOnly(TinyDiscriminator):
+    """Says that it has classes, and cannot be given one."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__(channels)
+        self.num_classes = num_classes
+
+
 class BatchNormDiscriminator(TinyDiscriminator):
     """Has batch statistics."""
 
@@ -139,9 +190,11 @@ class Offline(Explainer):
 @hookimpl
 def genxai_components():
     """Return the components, all of them for tests."""
-    generators = {"tiny": TinyGenerator, "no-latents": NoLatents}
+    generators = {"tiny": TinyGenerator, "no-latents": NoLatents, "conditional": ConditionalGenerator}
     discriminators = {
         "tiny": TinyDiscriminator,
+        "conditional": ConditionalDiscriminator,
+        "classes-only": ClassesOnly,
         "batch-norm": BatchNormDiscriminator,
         "dropout": DropoutDiscriminator,
         "neighbour": NeighbourDiscriminator,

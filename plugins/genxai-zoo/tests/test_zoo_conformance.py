@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genxai_core import Spec
+from genxai_core import Spec, create
 from genxai_core.testing import DiscriminatorTests, GeneratorTests, TrainerTests
 
 
@@ -24,6 +24,25 @@ class TestDCGANDiscriminator(DiscriminatorTests):
 class TestDCGANDiscriminatorOfColours(DiscriminatorTests):
     component = "discriminator/dcgan"
     params = {"size": 8, "channels": 3, "width": 4}
+
+
+class TestConditionalDCGANGenerator(GeneratorTests):
+    component = "generator/dcgan"
+    params = {"size": 16, "latents": 5, "width": 4, "num_classes": 3, "class_names": ("a", "b", "c")}
+
+
+class TestDCGANGeneratorOfOneClass(GeneratorTests):
+    component = "generator/given"
+
+    def parameters(self):
+        return {"base": create("generator/dcgan", size=8, latents=5, width=4, num_classes=3).eval(), "labels": 1}
+
+
+class TestDCGANDiscriminatorOfOneClass(DiscriminatorTests):
+    component = "discriminator/given"
+
+    def parameters(self):
+        return {"base": create("discriminator/dcgan", size=16, width=4, num_classes=3).eval(), "labels": 2}
 
 
 class TestClassifier(DiscriminatorTests):

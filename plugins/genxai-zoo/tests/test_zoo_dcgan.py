@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from genxai_zoo.dcgan import SIZES, DCGANDiscriminator, DCGANGenerator, PixelNorm
+from genxai_zoo.dcgan import SIZES, DCGANGenerator, PixelNorm
+from genxai_zoo.dcgan_discriminator import DCGANDiscriminator
 from torch import nn
 
 import genxai_core as gx

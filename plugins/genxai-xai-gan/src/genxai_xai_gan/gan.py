@@ -30,9 +30,11 @@ class GANTrainer(AdversarialTrainer):
     Parameters
     ----------
     generator
-        A generator with latents; image size and channels are filled in from the data.
+        A generator with latents; image size and channels are filled in from the data. With ``num_classes`` it is
+        trained on their labels: generated image i of a batch has the label of real image i.
     discriminator
-        A discriminator with a single logit (above zero means real).
+        A discriminator with a single logit (above zero means real). If the generator has classes, it has as many,
+        filled in, and offers ``given(labels=…)``.
     steps
         Iterations; each steps the discriminator once and the generator once.
     batch
@@ -72,7 +74,9 @@ class GANTrainer(AdversarialTrainer):
 class Unguided:
     """Leaves the generator's gradient as it is."""
 
-    def __call__(self, step: int, images: Tensor, logits: Tensor) -> Mapping[str, Tensor | float]:
+    def __call__(
+        self, step: int, images: Tensor, logits: Tensor, labels: Tensor | None
+    ) -> Mapping[str, Tensor | float]:
         """Do nothing."""
         return {}
 

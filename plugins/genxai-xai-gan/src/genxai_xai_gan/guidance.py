@@ -13,11 +13,13 @@ from genxai_core import saliency
 from genxai_core.errors import ExplainerError
 from genxai_core.guard import guard
 
+from .conditioning import given
+
 if TYPE_CHECKING:
     from genxai_core import Attributes, Discriminator, Runtime
 
-Attribution = Callable[[int, Tensor], Tensor]
-Mask = Callable[[int, Tensor, Tensor], Tensor]
+Attribution = Callable[[int, Tensor, Tensor | None], Tensor]
+Mask = Callable[[int, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def _itself(step: int, mask: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ class MaskGuide:
     first
         The first step that is guided.
     mask
-        ``(step, images, logits) -> mask``, made in a pass of its own. None takes the gradient itself: it is
+        ``(step, images, logits, labels) -> mask``, made in a pass of its own. None takes the gradient itself: it is
         ``g = (∂L/∂logit)·(∂logit/∂x)``, the saliency times one number per sample, which scaling per sample removes.
     how
         Says in words where the mask comes from.
@@ -52,12 +54,14 @@ class MaskGuide:
     every: int = 1
     control: Callable[[int, Tensor], Tensor] = _itself
 
-    def __call__(self, step: int, images: Tensor, logits: Tensor) -> Mapping[str, Tensor | float]:
+    def __call__(
+        self, step: int, images: Tensor, logits: Tensor, labels: Tensor | None = None
+    ) -> Mapping[str, Tensor | float]:
         """Hook the images. The mean of the mask is recorded while the gradient passes; 0 where none is applied."""
         record: dict[str, Tensor | float] = {"mask_mean": 0.0}
         if step < self.first or (step - self.first) % self.every:
             return record
-        separate = None if self.mask is None else self.mask(step, images, logits)
+        separate = None if self.mask is None else self.mask(step, images, logits, labels)
 
         def weigh(gradient: Tensor) -> Tensor:
             mask = self.control(step, saliency.mask(gradient) if separate is None else separate)
@@ -81,20 +85,31 @@ class MaskGuide:
 
 def scaled(attribution: Attribution) -> Mask:
     """Return the mask of an attribution, each sample scaled by itself."""
-    return lambda step, images, logits: saliency.mask(attribution(step, images))
+    return lambda step, images, logits, labels: saliency.mask(attribution(step, images, labels))
 
 
 class SeparatePass:
     """Attributes in a pass of its own, with the discriminator in eval mode, and leaves it as it was, bit for bit.
 
     What the explainer draws from global generators depends on the seed and the step; the generators are restored too.
+    A conditional discriminator is explained class by class, given the class's label: an explainer may then look at more
+    or fewer images at once than there are.
     """
 
     def __init__(self, explainer: Attributes, discriminator: Discriminator, runtime: Runtime) -> None:
         self.explainer, self.discriminator, self.runtime = explainer, discriminator, runtime
 
-    def __call__(self, step: int, images: Tensor) -> Tensor:
+    def __call__(self, step: int, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the attribution of the discriminator's logit, ``[N, C, H, W]`` or ``[N, H, W]``.
+
+        Parameters
+        ----------
+        step
+            Which step of the training it is.
+        images
+            ``[N, C, H, W]``.
+        labels
+            ``[N]``, of a conditional discriminator.
 
         Raises
         ------
@@ -103,7 +118,10 @@ class SeparatePass:
         """
         with guard(self.discriminator), self.runtime.autocast():
             self.runtime.seed_global(step * self.runtime.processes + self.runtime.rank)
-            maps = self.explainer.attribute(self.discriminator, images.detach().clone(), 0).detach()
+            if labels is None:
+                maps = self.explainer.attribute(self.discriminator, images.detach().clone(), 0).detach()
+            else:
+                maps = self._by_class(images.detach(), labels)
         n, channels, *plane = images.shape
         if maps.shape not in ((n, channels, *plane), (n, 1, *plane), (n, *plane)):
             raise ExplainerError(
@@ -113,6 +131,12 @@ class SeparatePass:
         if not bool(torch.isfinite(maps).all()):
             raise ExplainerError(f"{type(self.explainer).__name__}.attribute returned values that are not finite")
         return maps
+
+    def _by_class(self, images: Tensor, labels: Tensor) -> Tensor:
+        rows = [(labels == label).nonzero()[:, 0] for label in torch.unique(labels)]
+        judges = [given(self.discriminator, int(labels[part[0]])) for part in rows]
+        maps = [self.explainer.attribute(D, images[part], 0).detach() for D, part in zip(judges, rows, strict=True)]
+        return torch.cat(maps)[torch.cat(rows).argsort()]
 
 
 class InputGradient:

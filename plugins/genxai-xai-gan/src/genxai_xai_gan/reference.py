@@ -12,6 +12,8 @@ from genxai_core import Discriminator
 from genxai_core.errors import ExplainerError
 from genxai_core.guard import guard
 
+from .conditioning import given
+
 if TYPE_CHECKING:
     from genxai_core import Attributes, Runtime
 
@@ -58,8 +60,10 @@ class ReferenceMask:
         self.explainer, self.discriminator = explainer, discriminator
         self.runtime, self.absolute = runtime, absolute
 
-    def __call__(self, step: int, images: Tensor, logits: Tensor) -> Tensor:
+    def __call__(self, step: int, images: Tensor, logits: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the mask ``[N, C, H, W]``, given the logits ``[N, 1]`` that the running pass gave the images.
+
+        Of a conditional discriminator the images' ``labels`` ``[N]`` are given too.
 
         Raises
         ------
@@ -70,11 +74,12 @@ class ReferenceMask:
         rejected = (logits.detach()[:, 0] < 0).nonzero()[:, 0].tolist()
         if len(rejected) > 1:
             # a copy, for what one image does to the statistics reaches the next one, but not the running pass
-            model = Probability(copy.deepcopy(self.discriminator))
+            copied = copy.deepcopy(self.discriminator)
             with guard(), self.runtime.autocast():
                 self.runtime.seed_global(step * self.runtime.processes + self.runtime.rank)
                 for i in rejected:
-                    values[i] = self._explained(model, images[i : i + 1].detach().clone())
+                    judge = given(copied, None if labels is None else int(labels[i]))
+                    values[i] = self._explained(Probability(judge), images[i : i + 1].detach().clone())
         return scaled_over_batch(values)
 
     def _explained(self, model: Discriminator, image: Tensor) -> Tensor:

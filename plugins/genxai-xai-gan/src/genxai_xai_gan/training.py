@@ -17,6 +17,8 @@ from genxai_core.adversarial import LOSSES, LossName, check_smoothing, r1_penalt
 from genxai_core.errors import InputError
 from genxai_core.training import Loop
 
+from .conditioning import classes, given
+
 if TYPE_CHECKING:
     from genxai_core import Discriminator, Runtime
 
@@ -27,10 +29,12 @@ GENERATOR, DISCRIMINATOR = Spec("generator/dcgan"), Spec("discriminator/dcgan")
 class Guide(Protocol):
     """Takes part in the generator's step, between its forward and its backward pass."""
 
-    def __call__(self, step: int, images: Tensor, logits: Tensor) -> Mapping[str, Tensor | float]:
-        """Hook the generated images, whose logits are given; return what the history records.
+    def __call__(
+        self, step: int, images: Tensor, logits: Tensor, labels: Tensor | None
+    ) -> Mapping[str, Tensor | float]:
+        """Hook the generated images, whose logits, and labels where there are any, are given; return a record.
 
-        It is complete once the backward pass is through.
+        The record goes to the history. It is complete once the backward pass is through.
         """
         ...
 
@@ -43,7 +47,9 @@ class Guide(Protocol):
 class AdversarialTrainer(Trainer):
     """Alternates one step of the discriminator with one of the generator; a subclass says what guides the latter.
 
-    Both steps of an iteration use the same generated images, so the generator runs forward once.
+    Both steps of an iteration use the same generated images, so the generator runs forward once. Where the models are
+    conditional, generated image i has the label of real image i: labels come with the frequencies of the data, and what
+    lies between the two is between images of one class.
     """
 
     produces: ClassVar[Mapping[str, str]] = {"generator": "generator", "discriminator": "discriminator"}
@@ -105,23 +111,27 @@ class AdversarialTrainer(Trainer):
 
         def step(i: int) -> Mapping[str, Tensor | float]:
             rows = draws.batch_indices(runtime.seed, i, self.batch, len(data))[mine]
-            real = data[rows].images.to(runtime.torch_device).detach().requires_grad_(self.r1 > 0)
+            batch = data[rows]
+            real = batch.images.to(runtime.torch_device).detach().requires_grad_(self.r1 > 0)
+            labels = self._labels(batch).to(runtime.torch_device) if classes(G) else None
+            judge = given(D, labels)
             first = i * self.batch + mine.start
             latents = G.sample_latents(len(rows), runtime.seed, start=first)
             with runtime.autocast():
-                fake = G(latents.to(runtime.torch_device)).float()
+                latents = latents.to(runtime.torch_device)
+                fake = (G(latents) if labels is None else G(latents, labels)).float()
                 _same_shape(G, fake, data)
-                on_real, on_fake = _logits(D, real), _logits(D, fake.detach())
+                on_real, on_fake = _logits(judge, real), _logits(judge, fake.detach())
                 penalties = self._penalties(
-                    D, real, fake.detach(), on_real, range(first, first + len(rows)), runtime.seed
+                    judge, real, fake.detach(), on_real, range(first, first + len(rows)), runtime.seed
                 )
             d_loss = loss.discriminator(on_real, on_fake, self.label_smoothing)
             loop.update("discriminator", d_loss + sum(penalties.values()))
             with frozen(D):
                 with runtime.autocast():
-                    judged = _logits(D, fake)
+                    judged = _logits(judge, fake)
                     g_loss = loss.generator(judged)
-                guided = guide(i, fake, judged)
+                guided = guide(i, fake, judged, labels)
                 loop.update("generator", g_loss)
             if averaged is not None:
                 averaged.update_parameters(G)
@@ -156,14 +166,16 @@ class AdversarialTrainer(Trainer):
         return penalties
 
     def _models(self, data: Samples | Dataset) -> tuple[Any, Any]:
-        """Build both models for these data: unconditional, so they are told no number of classes."""
+        """Build both models for these data: conditional only where the generator is told a number of classes."""
         channels, height, width = data.image_shape
         if height != width:
             raise InputError(f"trainer/{self.name} needs square images, not {height}×{width}; crop or resize the data")
-        G = models.require(
-            self.generator.build(size=height, channels=channels), models.HasLatents, by=f"trainer/{self.name}"
-        )
-        D = self.discriminator.build(size=height, channels=channels)
+        named = {"class_names": data.class_names} if self.generator.params.get("num_classes") else {}
+        G = self.generator.build(size=height, channels=channels, **named)
+        models.require(G, models.HasLatents, by=f"trainer/{self.name}")
+        conditional = {"num_classes": classes(G)} if classes(G) else {}
+        D = self.discriminator.build(size=height, channels=channels, **conditional)
+        self._check_conditioning(G, D, data)
         for role, model in (("generator", G), ("discriminator", D)):
             if tuple(model.value_range) != tuple(data.value_range):
                 raise InputError(
@@ -172,6 +184,31 @@ class AdversarialTrainer(Trainer):
                     f"(Samples.rescale) or choose another {role}"
                 )
         return G, D
+
+    def _check_conditioning(self, generator: nn.Module, discriminator: nn.Module, data: Samples | Dataset) -> None:
+        """Refuse two models that are not conditional on the same classes, and data without their labels."""
+        made, judged = classes(generator), classes(discriminator)
+        if made != judged or (made and not hasattr(discriminator, "given")):
+            raise InputError(
+                f"trainer/{self.name}: the generator {saving.name_of(generator)} has {made} classes, the discriminator "
+                f"{saving.name_of(discriminator)} {judged} (0 is unconditional); give both the same num_classes, and "
+                f"take a discriminator that offers given(labels=…)"
+            )
+        if made:
+            self._labels(data[:1])
+            if data.class_names and len(data.class_names) != made:
+                raise InputError(
+                    f"trainer/{self.name}: the data have {len(data.class_names)} classes, num_classes is {made}; "
+                    f"give num_classes: {len(data.class_names)}"
+                )
+
+    def _labels(self, samples: Samples) -> Tensor:
+        if samples.labels is None:
+            raise InputError(
+                f"trainer/{self.name}: the models are conditional, and the data have no labels; "
+                f"take data with labels, or leave num_classes out"
+            )
+        return samples.labels
 
 
 @contextlib.contextmanager

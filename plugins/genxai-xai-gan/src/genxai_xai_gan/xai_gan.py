@@ -10,6 +10,7 @@ from genxai_core import Attributes, Spec
 from genxai_core.adversarial import LossName as LossName  # an inherited annotation is resolved in this module
 from genxai_core.errors import MissingCapability
 
+from .conditioning import classes, given
 from .controls import Control, Kind
 from .guidance import InputGradient, Mask, MaskGuide, SeparatePass, explains_itself, scaled
 from .reference import ReferenceMask
@@ -37,9 +38,11 @@ class XAIGANTrainer(AdversarialTrainer):
     Parameters
     ----------
     generator
-        A generator with latents; image size and channels are filled in from the data.
+        A generator with latents; image size and channels are filled in from the data. With ``num_classes`` it is
+        trained on their labels: generated image i of a batch has the label of real image i.
     discriminator
-        A discriminator with a single logit (above zero means real).
+        A discriminator with a single logit (above zero means real). If the generator has classes, it has as many,
+        filled in, and offers ``given(labels=…)``.
     explainer
         What attributes the discriminator's logit; any that implements ``attribute`` (`genxai_core.Attributes`).
     alpha
@@ -122,7 +125,7 @@ class XAIGANTrainer(AdversarialTrainer):
             how = f"{self.explainer.use}, from a separate pass in eval mode"
         else:
             probe = data[[i % len(data) for i in range(PROBE)]].images.to(runtime.torch_device)
-            if not explains_itself(discriminator, probe):
+            if not explains_itself(given(discriminator, 0 if classes(discriminator) else None), probe):
                 mask = scaled(SeparatePass(InputGradient(), discriminator, runtime))
                 how = (
                     "saliency, from a separate pass in eval mode: in training this discriminator's gradient at an "

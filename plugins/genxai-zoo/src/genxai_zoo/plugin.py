@@ -19,6 +19,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "generator",
+            "given",
+            "genxai_zoo.conditioning:generator",
+            "a class-conditional generator as it draws one class",
+        ),
+        Component(
+            "generator",
             "vae",
             "genxai_zoo.vae:VAE",
             "variational autoencoder: Gaussian or Bernoulli pixels, encoder, ELBO, importance-weighted log p(x)",
@@ -44,8 +50,14 @@ def genxai_components() -> Iterable[Component]:
         Component(
             "discriminator",
             "dcgan",
-            "genxai_zoo.dcgan:DCGANDiscriminator",
+            "genxai_zoo.dcgan_discriminator:DCGANDiscriminator",
             "real or fake by strided convolutions with spectral norm, 8 to 128 px",
+        ),
+        Component(
+            "discriminator",
+            "given",
+            "genxai_zoo.conditioning:discriminator",
+            "a class-conditional discriminator as it judges images of one class",
         ),
         Component(
             "discriminator",
