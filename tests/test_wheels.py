@@ -228,6 +228,17 @@ WORKS = {
         else:
             raise SystemExit("ran without its contestant")
         """,
+    "genxai-dissection": """
+        import torch
+        import genxai_core as gx
+        from genxai_core.testing import LinearGenerator
+        class Bright(gx.Segmenter):
+            concepts = ("bright",)
+            def _segment(self, samples): return samples.images.mean(1, keepdim=True) > 0.1
+        method = gx.create("explainer/gan-dissection", segmenter=Bright(), samples=8, threshold_samples=8, quantile=0.9)
+        found = method.explain(LinearGenerator().eval())
+        assert found.scores["layers"].shape == (4, 1) and 0 < found.scores["layers"].max() <= 1
+        """,
     "genxai-metrics": """
         import torch
         import genxai_core as gx

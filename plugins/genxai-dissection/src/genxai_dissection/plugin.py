@@ -1,0 +1,38 @@
+"""What this distribution registers. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from genxai_core import Component, hookimpl
+
+if TYPE_CHECKING:
+    from genxai_core.report import Section
+
+
+@hookimpl
+def genxai_components() -> Iterable[Component]:
+    """Return this distribution's components."""
+    return [
+        Component(
+            "explainer",
+            "gan-dissection",
+            "genxai_dissection.association:GanDissection",
+            "IoU of each unit's active region with each concept's segmentation, with exact counts and intervals",
+        ),
+        Component(
+            "explanation",
+            "dissection",
+            "genxai_dissection.dissection:Dissection",
+            "unit scores with the counts behind them, and the images that excite each unit most, its region outlined",
+        ),
+    ]
+
+
+@hookimpl
+def genxai_report_sections(result: Any) -> Iterable[Section]:
+    """Return a chart of layers and concepts and a grid of images per concept, for a dissection."""
+    from .report_section import sections
+
+    return list(sections(result))
