@@ -328,6 +328,7 @@ def test_images_that_nothing_supports_have_a_star(monkeypatch):
     unknown = replace(found, floor=float(found.log_density.sort().values[1]))
     unknown.plot()
     order = found.scores.argsort().tolist()
-    assert [label.endswith("*") for label in seen["labels"]] == [not bool(unknown.supported[i]) for i in order]
-    assert seen["labels"][0].startswith("b|")
+    assert [label.startswith("*") for label in seen["labels"]] == [not bool(unknown.supported[i]) for i in order]
+    lowest = found.table()[order[0]]
+    assert seen["labels"][0].lstrip("*") == f"{lowest['score']:+.0f} b|{lowest['rival']}".replace("-", "−")
     assert ClassEvidence.concat([found[:1], found[1:]]).table() == found.table()

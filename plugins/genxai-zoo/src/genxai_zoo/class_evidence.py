@@ -104,7 +104,7 @@ class ClassEvidence(ImageScores):
         return rows
 
     def plot(self, n: int = 16, title: str = "") -> Figure | None:
-        """Draw n images from the lowest margin to the highest, at equal steps of rank, with target, rival and margin.
+        """Draw n images from the lowest margin to the highest, at equal steps of rank, with margin, target and rival.
 
         A star marks images that no class supports. None without images.
         """
@@ -117,11 +117,12 @@ class ClassEvidence(ImageScores):
         shown = order[[round(k * (len(self) - 1) / max(1, n - 1)) for k in range(n)]].tolist()
         rows = self.table()
         labels = [
-            f"{rows[i]['target']}|{rows[i]['rival']} {rows[i]['score']:+.0f}".replace("-", "−")
-            + ("" if rows[i]["supported"] else " *")
-            for i in shown
+            ("" if row["supported"] else "*")
+            + f"{row['score']:+.0f}".replace("-", "−")
+            + f" {row['target']}|{row['rival']}"
+            for row in (rows[i] for i in shown)
         ]
-        title = title or "target|rival, and log p(x, target) − log p(x, rival) in nats; * no class supports the image"
+        title = title or "margin in nats, target|rival; * no class supports it"
         return plots.image_grid(
             self.images[shown], self.value_range, labels=labels, title=title, columns=min(n, max(4, -(-n // 4)))
         )
