@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 import torch
-from genxai_metrics.fid import FID, frechet_distance
-from genxai_metrics.kid import kernel_distance
+from genxai_metrics import fid, kid
+from genxai_metrics.fid import FID
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
@@ -41,6 +41,11 @@ def noise(n, seed, shift=0.0):
 
 def features(n, seed, width=4, shift=0.0, scale=1.0):
     return scale * torch.randn(n, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def frechet_distance(x, y):
+    found = fid.frechet_distance(x, y)
+    return found.value, found.error
 
 
 def literal(x, y):
@@ -128,15 +133,15 @@ def test_directions_without_variance_do_no_harm():
 
 def test_fid_falls_with_the_number_of_images_of_equal_distributions_and_kid_does_not():
     def mean(distance, n):
-        values = torch.tensor([distance(features(n, 2 * s, 8), features(n, 2 * s + 1, 8))[0] for s in range(60)])
+        values = torch.tensor([distance(features(n, 2 * s, 8), features(n, 2 * s + 1, 8)).value for s in range(60)])
         return float(values.mean()), float(values.std() / 60**0.5)
 
-    fid = [mean(frechet_distance, n) for n in (20, 60, 180)]
-    for (more, error), (less, other) in itertools.pairwise(fid):
+    values = [mean(fid.frechet_distance, n) for n in (20, 60, 180)]
+    for (more, error), (less, other) in itertools.pairwise(values):
         assert more / less == pytest.approx(3, rel=0.25)  # as 1/n
         assert more - less > 10 * (error + other)
     for n in (20, 60, 180):
-        value, error = mean(kernel_distance, n)
+        value, error = mean(kid.kernel_distance, n)
         assert abs(value) < 4 * error
 
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from genxai_metrics.inception_score import InceptionScore, inception_score
+from genxai_metrics.inception_score import InceptionScore, log_inception_score
 from torch import nn
 from torchmetrics.image.inception import InceptionScore as LibraryScore
 
@@ -40,6 +40,11 @@ def noise(n, seed=0):
 
 def logits(n, seed, classes=5, scale=3.0):
     return scale * torch.randn(n, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def inception_score(rows):
+    found = log_inception_score(rows)
+    return math.exp(found.value), math.exp(found.value) * found.error
 
 
 def literal(rows):

@@ -20,7 +20,7 @@ def rows(seed, n, width=3):
 
 
 def figures(real, generated, k):
-    return {name: float(values.mean()) for name, values in neighbourhoods(real, generated, k).items()}
+    return {name: float(found.counted.mean()) for name, found in neighbourhoods(real, generated, k).items()}
 
 
 def literal(real, generated, k):
@@ -97,14 +97,47 @@ def test_an_outlier_among_the_real_images_raises_precision_and_not_density():
     assert found["density"] < 0.25
 
 
-def test_errors_are_those_of_the_means():
+@pytest.mark.parametrize(("n", "m", "k", "copies"), [(12, 9, 1, 0), (20, 31, 3, 0), (16, 14, 5, 3)])
+def test_errors_are_those_of_leaving_out_each_image_of_both_sets(n, m, k, copies):
+    real, generated = rows(0, n), 1.3 * rows(1, m) + 0.2
+    real[:copies], generated[:copies] = real[-1].clone(), real[-1].clone()  # neighbours at distance 0
+    without_real = [literal(torch.cat([real[:i], real[i + 1 :]]), generated, k) for i in range(n)]
+    without_generated = [literal(real, torch.cat([generated[:j], generated[j + 1 :]]), k) for j in range(m)]
+    for name, found in neighbourhoods(real, generated, k).items():
+        variance = 0.0
+        for left in (without_real, without_generated):
+            values = torch.tensor([each[name] for each in left], dtype=torch.float64)
+            variance += (len(left) - 1) * float(values.var(unbiased=False))
+        assert found.estimate().error == pytest.approx(math.sqrt(variance), rel=1e-6, abs=1e-9), name
+
+
+def test_the_metric_gives_the_figures_of_the_extractor_s_features():
     metric = create("metric/precision-recall", extractor=LinearDiscriminator(), neighbours=2)
     samples = [Samples(draws.uniform(s, range(30), (1, 16, 16)) * 2 - 1, value_range=(-1.0, 1.0)) for s in (0, 1)]
     found = metric.measure(real=samples[0], generated=samples[1])
     features = [LinearDiscriminator().features(s.images).double() for s in samples]
-    for name, values in neighbourhoods(*features, 2).items():
-        assert found[name] == pytest.approx(float(values.mean()))
-        assert found[f"{name}_se"] == pytest.approx(float(values.std()) / len(values) ** 0.5)
+    for name, figure in neighbourhoods(*features, 2).items():
+        assert found[name] == pytest.approx(float(figure.counted.mean()))
+        assert found[f"{name}_se"] == pytest.approx(figure.estimate().error)
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == pytest.approx(figure.interval())
+        assert found[f"{name}_low"] < found[name] <= found[f"{name}_high"]
+
+
+def test_the_interval_of_a_share_that_is_1_has_a_width():
+    """Of 40 images that all count, three in a hundred may well not: 1 − 0.97⁴⁰ is 0.7."""
+    low, high = neighbourhoods(rows(0, 40), 0.2 * rows(1, 40), 5)["precision"].interval()
+    assert 0.85 < low < 0.97
+    assert high == 1
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.5, 1.0), (0.0, 0.6)])
+def test_intervals_cover_the_figure_s_expectation(shift, scale):
+    """The truth is the mean over the draws themselves, whose own error is a fourteenth of one draw's."""
+    found = [neighbourhoods(rows(2 * s, 40), scale * rows(2 * s + 1, 40) + shift, 5) for s in range(200)]
+    for name in FIGURES:
+        truth = sum(float(f[name].counted.mean()) for f in found) / len(found)
+        ends = [f[name].interval() for f in found]
+        assert sum(low <= truth <= high for low, high in ends) >= 0.93 * len(found), name
 
 
 def test_too_few_images_and_bad_numbers_are_refused():

@@ -1,4 +1,4 @@
-"""The kernel inception distance, over all samples, with a standard error."""
+"""The kernel inception distance, over all samples, with a standard error and an interval."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from genxai_core import Spec
 
+from .bootstrap import Estimate, left_out
 from .features import FeatureMetric
 
 _ROWS = 1024
@@ -29,6 +30,11 @@ class KID(FeatureMetric):
     (n−1)/n Σ_i (KID_{−i} − mean)² to the variance, and y likewise. Where both distributions are equal it is too large,
     by about √2.
 
+    ``kid_low`` and ``kid_high`` are the ends of the 95 % bootstrap interval (BCa) of the distance of the two sources.
+    Resampled are the influences of the images, (n−1)(mean − KID_{−i}): images drawn twice would bring kernels with
+    themselves. On Gaussian features it held the truth in 90 % to 96 % of draws of 30 or 100 images where the
+    distributions differ, and in 98 % and more where they are equal or nearly so.
+
     Parameters
     ----------
     extractor
@@ -45,7 +51,7 @@ class KID(FeatureMetric):
         If the degree is not positive.
     """
 
-    higher_is_better = {"kid": False, "kid_se": None}
+    higher_is_better = {"kid": False, "kid_se": None, "kid_low": None, "kid_high": None}
 
     def __init__(self, extractor: Spec | nn.Module, degree: int = 3) -> None:
         if degree < 1:
@@ -54,7 +60,7 @@ class KID(FeatureMetric):
         self.degree = degree
 
     def compute(self) -> dict[str, float]:
-        """Return ``kid`` and ``kid_se``.
+        """Return ``kid``, ``kid_se``, ``kid_low`` and ``kid_high``.
 
         Raises
         ------
@@ -62,12 +68,11 @@ class KID(FeatureMetric):
             If there are fewer than three images of either set.
         """
         features = self._gathered(least=3)
-        value, error = kernel_distance(features["real"], features["generated"], self.degree)
-        return {"kid": value, "kid_se": error}
+        return kernel_distance(features["real"], features["generated"], self.degree).named("kid")
 
 
-def kernel_distance(x: Tensor, y: Tensor, degree: int = 3) -> tuple[float, float]:
-    """Return the unbiased squared MMD of features ``[n, F]`` and ``[m, F]``, and its jackknife standard error.
+def kernel_distance(x: Tensor, y: Tensor, degree: int = 3) -> Estimate:
+    """Return the unbiased squared MMD of features ``[n, F]`` and ``[m, F]``.
 
     Memory grows with n + m, time with (n + m)².
     """
@@ -77,8 +82,7 @@ def kernel_distance(x: Tensor, y: Tensor, degree: int = 3) -> tuple[float, float
     within_x, within_y, across = xx.sum() / (n * (n - 1)), yy.sum() / (m * (m - 1)), xy.sum() / (n * m)
     without_x = (xx.sum() - 2 * xx) / ((n - 1) * (n - 2)) + within_y - 2 * (xy.sum() - xy) / ((n - 1) * m)
     without_y = within_x + (yy.sum() - 2 * yy) / ((m - 1) * (m - 2)) - 2 * (yx.sum() - yx) / (n * (m - 1))
-    variance = sum((len(v) - 1) * v.var(unbiased=False) for v in (without_x, without_y))
-    return float(within_x + within_y - 2 * across), float(variance) ** 0.5
+    return Estimate(float(within_x + within_y - 2 * across), (left_out(without_x), left_out(without_y)))
 
 
 def _sums(a: Tensor, b: Tensor, degree: int) -> Tensor:
