@@ -25,6 +25,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "metric",
+            "bits-per-dimension",
+            "genxai_metrics.bits_per_dimension:BitsPerDimension",
+            "how many bits a model's density needs for each number of a real image",
+        ),
+        Component(
+            "metric",
             "completeness",
             "genxai_metrics.completeness:Completeness",
             "whether a map sums up to the distance of the logit from that of the baseline",
