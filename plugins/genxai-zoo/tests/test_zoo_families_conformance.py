@@ -26,6 +26,11 @@ class TestVAEOfBernoulliColours(GeneratorTests):
     }
 
 
+class TestVAEOfLearntPrior(GeneratorTests):
+    component = "generator/vae"
+    params = {"size": 8, "latents": 4, "width": 4, "samples": 3, "transforms": 2}
+
+
 class TestVAETrainer(TrainerTests):
     component = "trainer/vae"
     params = {
@@ -33,6 +38,15 @@ class TestVAETrainer(TrainerTests):
         "steps": 6,
         "batch": 8,
         "beta": 2.0,
+    }
+
+
+class TestVAETrainerOfLearntPrior(TrainerTests):
+    component = "trainer/vae"
+    params = {
+        "model": Spec("generator/vae", {"latents": 4, "width": 4, "samples": 2, "transforms": 1}),
+        "steps": 6,
+        "batch": 8,
     }
 
 

@@ -135,6 +135,42 @@ def test_the_divergence_is_that_of_gaussians():
     torch.testing.assert_close(divergence(mean, log_variance), exact)
 
 
+def test_with_a_learnt_prior_log_p_is_the_integral_over_latents_and_over_codes():
+    """E over u ~ N(0, I) of p(x|T(u)), and the integral of p(x|z) p(z) dz on a grid, p(z) of the autograd Jacobian."""
+    model = VAE(8, latents=2, width=4, sigma=1.0, transforms=2, samples=4000).double().eval()
+    image = model(torch.randn(1, 2, dtype=torch.float64)).detach()
+    line = torch.linspace(-6, 6, 241, dtype=torch.float64)
+    codes = torch.cartesian_prod(line, line)
+    latents = model._splines()(codes)
+    torch.testing.assert_close(model.codes(latents), codes, atol=1e-7, rtol=0)
+    some = torch.arange(0, len(codes), 997)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda z: model._splines()(z[None])[0]))(codes[some])
+    prior = Normal(0.0, 1.0).log_prob(latents).sum(1)
+    literal = prior[some] + torch.linalg.slogdet(jacobians).logabsdet
+    noise, log_variance = torch.randn(2, len(some), 2, dtype=torch.float64)
+    q = Normal(0.0, 1.0).log_prob(noise).sum(1) - log_variance.sum(1) / 2
+    torch.testing.assert_close(model.log_ratio(codes[some], noise, log_variance), literal - q)
+
+    weighed = model.log_ratio(codes, torch.zeros_like(codes), torch.zeros_like(codes)).detach() - math.log(2 * math.pi)
+    assert float(torch.logsumexp(weighed, 0) + 2 * math.log(0.05)) == pytest.approx(0, abs=0.01)  # p(z) integrates to 1
+    with torch.no_grad():
+        given = model.log_likelihood_of(image.expand(len(codes), -1, -1, -1), codes)
+        integral = float(torch.logsumexp(given + weighed, 0)) + 2 * math.log(0.05)
+        drawn = torch.randn(40_000, 2, dtype=torch.float64)
+        plain = torch.logsumexp(model.log_likelihood(image.expand(len(drawn), -1, -1, -1), drawn), 0)
+    assert float(plain) - math.log(len(drawn)) == pytest.approx(integral, abs=0.02)
+    assert float(model.log_prob(image).detach()) == pytest.approx(integral, abs=0.05)
+    assert float(model.elbo(image).detach()) < integral
+
+
+def test_with_a_learnt_prior_the_latents_of_an_image_decode_as_its_code_does():
+    model = VAE(8, latents=3, width=4, transforms=2).double().eval()
+    images = model(torch.randn(5, 3, dtype=torch.float64)).detach()
+    mean, _ = model.posterior(images)
+    torch.testing.assert_close(model(model.encode(images)), model._means(mean))
+    assert (model.encode(images) - mean).abs().max() > 0.01
+
+
 # -- its capabilities ---------------------------------------------------------------------------------------------
 
 
@@ -166,6 +202,8 @@ def test_a_density_depends_on_its_own_image_and_is_differentiable():
         ({"value_range": (1.0, 1.0)}, "value_range"),
         ({"size": 12}, "size 12"),
         ({"latents": 0}, "latents"),
+        ({"transforms": -1}, "transforms"),
+        ({"transforms": 2, "latents": 1}, r"transforms \(2\).*latents \(1\)"),
     ],
 )
 def test_parameters_out_of_bounds_are_refused(wrong, message):
@@ -214,6 +252,19 @@ def test_training_finds_the_noise_and_comes_close_to_the_log_density_of_the_trut
     codes = torch.cat([vae.encode(fresh.images).detach(), torch.ones(200, 1)], 1)
     rest = fresh.latents - codes @ torch.linalg.lstsq(codes, fresh.latents).solution
     assert float(1 - rest.square().sum() / fresh.latents.square().sum()) > 0.9
+
+
+def test_a_learnt_prior_draws_clusters_that_a_normal_one_smears():
+    """Images are flat, dark or bright: the gray between the two is seldom drawn once the prior is learnt."""
+    level = torch.tensor([-0.6, 0.6]).repeat(128)[:, None, None, None] + 0.05 * torch.randn(256, 1, 1, 1)
+    data = gx.Samples(level + 0.05 * torch.randn(256, 1, 8, 8), value_range=(-1.0, 1.0))
+    between = []
+    for transforms in (0, 3):
+        model = Spec("generator/vae", {"latents": 2, "width": 4, "sigma": 0.2, "transforms": transforms})
+        vae = VAETrainer(model, steps=200, lr=1e-2, holdout=0).fit(data, RUNTIME).generator
+        drawn = vae.sample(1000, seed=0).images.flatten(1).mean(1)
+        between.append(float((drawn.abs() < 0.35).float().mean()))
+    assert between[1] < 0.5 * between[0]
 
 
 def test_more_weight_on_the_divergence_gives_less_of_it():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
+import zuko  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +32,11 @@ class VAE(Generator):
       ``value_range``. Log p(x) is the log probability of a black and white image, in nats. For a gray one it bounds
       from below the mean log probability of what it becomes when each pixel is drawn white with its gray value.
 
+    What the decoder is given, and what q is a Gaussian of, are codes. They are the latents themselves, or, with
+    ``transforms``, what an invertible map T makes of them, z = T(u), u ~ N(0, I): then ``log p(z) = log N(u; 0, I) +
+    log |det du/dz|`` is learnt with the rest (Chen et al., "Variational Lossy Autoencoder", ICLR 2017), and has no mass
+    between clusters of codes, where the decoder was never trained. Latents are standard normal either way.
+
     The decoder has the layers of ``generator/dcgan``: ``layers.0`` is the 4×4 layer and every following one doubles it.
 
     Parameters
@@ -48,6 +54,9 @@ class VAE(Generator):
     sigma
         Gaussian noise of a pixel, in its units; None learns it, one number for all pixels (Rybkin et al., "Simple and
         Effective VAE Training with Calibrated Decoders", ICML 2021).
+    transforms
+        How many spline transformations of coupled halves (Durkan et al., "Neural Spline Flows", NeurIPS 2019; library
+        zuko) lie between latents and codes, which are then at least 2 numbers; 0 for none.
     samples
         How many latents `log_prob` draws for each image.
     upsampling
@@ -73,6 +82,7 @@ class VAE(Generator):
         width: int = 32,
         likelihood: Likelihood = "gaussian",
         sigma: float | None = None,
+        transforms: int = 0,
         samples: int = 64,
         upsampling: Upsampling = "transposed",
         value_range: tuple[float, float] = (-1.0, 1.0),
@@ -82,6 +92,8 @@ class VAE(Generator):
             raise ValueError(f"likelihood {likelihood!r} is not one of {', '.join(get_args(Likelihood))}")
         if samples < 1 or (sigma is not None and not sigma > 0):
             raise ValueError(f"samples ({samples}) and sigma ({sigma}) must be positive")
+        if transforms < 0 or (transforms and latents < 2):
+            raise ValueError(f"transforms ({transforms}) must be at least 0, and 0 if latents ({latents}) are not 2")
         low, high = value_range
         if not low < high:
             raise ValueError(f"value_range {value_range} is empty; give (smallest, largest)")
@@ -96,17 +108,41 @@ class VAE(Generator):
             nn.Linear(widths[-1] * 16, 2 * latents),
         )
         self.layers, self.to_image, self.squash = decoder.layers, decoder.to_image, nn.Tanh()
+        if transforms:
+            self.prior = zuko.flows.NSF(latents, transforms=transforms, hidden_features=(64, 64), passes=2)
+        self.transforms = transforms
         start = torch.tensor(math.log(sigma or (high - low) / 4))
         self.log_sigma = nn.Parameter(start, requires_grad=likelihood == "gaussian" and sigma is None)
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _logits(self, latents: Tensor) -> Tensor:
-        """Return ``[N, C, H, W]``, of which tanh makes images, and the sigmoid of its double probabilities."""
+    def codes(self, latents: Tensor) -> Tensor:
+        """Return the codes ``[N, latents]`` of latents.
+
+        Raises
+        ------
+        InputError
+            If the latents have another shape.
+        """
         if latents.shape[1:] != self.latent_shape:
             raise InputError(f"generator/vae takes latents {['N', *self.latent_shape]}, not {list(latents.shape)}")
-        made: Tensor = self.to_image(self.layers(latents[:, :, None, None]))
+        made: Tensor = self._splines().inv(latents) if self.transforms else latents
         return made
+
+    def _splines(self) -> Any:
+        """Return the map from codes to latents."""
+        return self.prior().transform
+
+    def _logits(self, codes: Tensor) -> Tensor:
+        """Return ``[N, C, H, W]``, of which tanh makes images, and the sigmoid of its double probabilities."""
+        made: Tensor = self.to_image(self.layers(codes[:, :, None, None]))
+        return made
+
+    def _means(self, codes: Tensor) -> Tensor:
+        """Return the means of ``p(x|z)``, ``[N, C, H, W]``."""
+        low, high = self.value_range
+        images: Tensor = (low + high) / 2 + (high - low) / 2 * self.squash(self._logits(codes))
+        return images
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return the means of ``p(x|z)``, ``[N, C, H, W]``, differentiably.
@@ -116,12 +152,10 @@ class VAE(Generator):
         InputError
             If the latents have another shape.
         """
-        low, high = self.value_range
-        images: Tensor = (low + high) / 2 + (high - low) / 2 * self.squash(self._logits(latents))
-        return images
+        return self._means(self.codes(latents))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance of ``q(z|x)``, each ``[N, latents]``.
+        """Return mean and log variance of the codes' ``q(z|x)``, each ``[N, latents]``.
 
         Raises
         ------
@@ -142,8 +176,12 @@ class VAE(Generator):
         InputError
             If pixels of a Bernoulli model are outside ``value_range``.
         """
+        return self.log_likelihood_of(images, self.codes(latents))
+
+    def log_likelihood_of(self, images: Tensor, codes: Tensor) -> Tensor:
+        """Return what `log_likelihood` does, given codes."""
         if self.likelihood == "gaussian":
-            residual = (images - self(latents)) * torch.exp(-self.log_sigma)
+            residual = (images - self._means(codes)) * torch.exp(-self.log_sigma)
             each = -0.5 * residual.square() - self.log_sigma - 0.5 * math.log(2 * math.pi)
             total: Tensor = each.flatten(1).sum(1)
             return total
@@ -153,7 +191,7 @@ class VAE(Generator):
             raise InputError(
                 f"generator/vae: a Bernoulli pixel must be in {self.value_range}; clip or rescale the images"
             )
-        crossed = F.binary_cross_entropy_with_logits(2 * self._logits(latents), white.clamp(0, 1), reduction="none")
+        crossed = F.binary_cross_entropy_with_logits(2 * self._logits(codes), white.clamp(0, 1), reduction="none")
         return -crossed.flatten(1).sum(1)
 
     # -- capabilities ---------------------------------------------------------------------------------------------
@@ -177,17 +215,29 @@ class VAE(Generator):
         return Samples(self(latents), latents=latents, value_range=self.value_range)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the mean of ``q(z|x)``, ``[N, latents]``."""
-        return self.posterior(images)[0]
+        """Return the latents ``[N, latents]`` whose codes are the means of ``q(z|x)``."""
+        mean: Tensor = self.posterior(images)[0]
+        return self._splines()(mean) if self.transforms else mean
 
     def elbo(self, images: Tensor, samples: int | None = None, seed: int = 0) -> Tensor:
         """Return ``E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))`` ``[N]``, in nats: at most log p(x).
 
-        The expectation is the mean over ``samples`` latents (the model's number unless given), the divergence is exact.
+        The expectation is the mean over ``samples`` codes (the model's number unless given). The divergence is exact,
+        or, with ``transforms``, a mean over the same codes.
         """
         mean, log_variance = self.posterior(images)
-        likelihoods = self._weighed(images, mean, log_variance, samples, seed)[0]
-        return likelihoods.mean(0) - divergence(mean, log_variance)
+        likelihoods, ratios = self._weighed(images, mean, log_variance, samples, seed)
+        apart = -ratios.mean(0) if self.transforms else divergence(mean, log_variance)
+        return likelihoods.mean(0) - apart
+
+    def log_ratio(self, codes: Tensor, noise: Tensor, log_variance: Tensor) -> Tensor:
+        """Return ``log p(z) − log q(z|x)`` ``[...]`` for z = mean + exp(log_variance / 2) · noise, ``[..., latents]``.
+
+        Minus its mean over q is the divergence from the prior.
+        """
+        latents, slope = self._splines().call_and_ladj(codes) if self.transforms else (codes, 0.0)
+        ratio: Tensor = 0.5 * (noise.square() + log_variance - latents.square()).sum(-1) + slope
+        return ratio
 
     def log_prob(self, images: Tensor, samples: int | None = None, seed: int = 0) -> Tensor:
         """Return ``log (1/K) Σ_k p(x, z_k) / q(z_k|x)`` ``[N]``, ``z_k ~ q(z|x)``, in nats.
@@ -208,12 +258,12 @@ class VAE(Generator):
         if samples < 1:
             raise InputError(f"samples {samples} must be at least 1")
         noise = draws.normal(seed, range(samples), self.latent_shape, stream="importance").to(mean)
-        latents = mean + torch.exp(log_variance / 2) * noise[:, None]
-        ratios = 0.5 * (noise.square()[:, None] + log_variance - latents.square()).sum(2)
+        codes = mean + torch.exp(log_variance / 2) * noise[:, None]
+        ratios = self.log_ratio(codes, noise[:, None], log_variance)
         each = max(1, DECODED_AT_ONCE // max(1, len(images)))
         likelihoods = [
-            self.log_likelihood(images.repeat(len(z), 1, 1, 1), z.flatten(0, 1)).view(len(z), -1)
-            for z in torch.split(latents, each)
+            self.log_likelihood_of(images.repeat(len(z), 1, 1, 1), z.flatten(0, 1)).view(len(z), -1)
+            for z in torch.split(codes, each)
         ]
         return torch.cat(likelihoods), ratios
 

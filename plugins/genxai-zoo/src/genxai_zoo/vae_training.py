@@ -66,6 +66,10 @@ class VAETrainer(LikelihoodTrainer):
     def _losses(self, model: VAE, images: Tensor, seed: int, rows: range) -> dict[str, Tensor]:
         mean, log_variance = model.posterior(images)
         noise = draws.normal(seed, rows, model.latent_shape, stream="posterior").to(mean)
-        likelihood = model.log_likelihood(images, mean + torch.exp(log_variance / 2) * noise).mean()
-        kl = divergence(mean, log_variance).mean()
+        codes = mean + torch.exp(log_variance / 2) * noise
+        likelihood = model.log_likelihood_of(images, codes).mean()
+        if model.transforms:
+            kl = -model.log_ratio(codes, noise, log_variance).mean()
+        else:
+            kl = divergence(mean, log_variance).mean()
         return {"loss": self.beta * kl - likelihood, "elbo": likelihood - kl, "kl": kl}
