@@ -71,6 +71,13 @@ def _reachable(value: Any) -> Iterator[Any]:
             waiting += part
 
 
+def _parts(container: Any) -> Any:
+    """Return what a list, dict or set holds, by identity, in its order if it has one."""
+    if isinstance(container, set):
+        return {id(part) for part in container}
+    return [(id(k), id(v)) for k, v in container.items()] if isinstance(container, dict) else [id(p) for p in container]
+
+
 class _Snapshot:
     """A module's attributes: the mapping itself, and the content of those that hold others (hooks, children, lists)."""
 
@@ -84,6 +91,8 @@ class _Snapshot:
 
     def restore(self) -> None:
         for original, content in self.containers:
+            if _parts(original) == _parts(content):
+                continue  # some libraries hold dicts that refuse to be written to
             if isinstance(original, list):
                 original[:] = content
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -41,3 +42,32 @@ def test_a_tensor_of_one_element_with_a_stride_is_restored():
         model.turned.zero_()
     assert model.every.tolist() == [0]
     assert model.turned.tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+
+
+class Frozen(dict):
+    """A dict that refuses to be written to, as a library's configuration may be."""
+
+    def update(self, *args, **kwargs):
+        raise TypeError("frozen")
+
+    def clear(self):
+        raise TypeError("frozen")
+
+
+def test_a_container_that_did_not_change_is_not_written_to():
+    model = nn.Linear(2, 1)
+    model.config, model.notes = Frozen(a=1, b=[2]), {"seen": 0}
+    with guard(model):
+        model.notes["seen"] = 5
+        model.config["b"].append(3)
+    assert model.config == {"a": 1, "b": [2]}
+    assert model.notes == {"seen": 0}
+
+
+@pytest.mark.parametrize("change", [lambda s: s.add("c"), lambda s: s.discard("a"), lambda s: s.clear()])
+def test_sets_are_restored(change):
+    model = nn.Linear(2, 1)
+    model.names = {"a", "b"}
+    with guard(model):
+        change(model.names)
+    assert model.names == {"a", "b"}
