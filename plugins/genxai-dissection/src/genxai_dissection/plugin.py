@@ -22,10 +22,28 @@ def genxai_components() -> Iterable[Component]:
             "IoU of each unit's active region with each concept's segmentation, with exact counts and intervals",
         ),
         Component(
+            "explainer",
+            "unit-effects",
+            "genxai_dissection.effects:UnitEffects",
+            "average causal effect of each unit, alone, on each concept, with intervals",
+        ),
+        Component(
+            "explainer",
+            "unit-intervention",
+            "genxai_dissection.intervention:UnitIntervention",
+            "ablates and inserts a set of units: its causal effect, ablation curves, the optimised alpha, edits to apply",
+        ),
+        Component(
             "explanation",
             "dissection",
             "genxai_dissection.dissection:Dissection",
             "unit scores with the counts behind them, and the images that excite each unit most, its region outlined",
+        ),
+        Component(
+            "explanation",
+            "unit-intervention",
+            "genxai_dissection.intervened:Intervention",
+            "edits of a set of units, with their effects on concepts, ablation curves, and pictures before and after",
         ),
     ]
 

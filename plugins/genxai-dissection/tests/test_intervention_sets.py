@@ -1,0 +1,330 @@
+"""Sets of units: alpha finds what causes, curves and pairs what an ablation of one unit hides, edits are handed on."""
+
+import dataclasses
+import itertools
+
+import planted_painter
+import pytest
+import torch
+from genxai_dissection.alpha import loss, optimised, start_of
+from genxai_dissection.curves import random_orders
+from genxai_dissection.intervened import Intervention
+from genxai_dissection.jackknife import QUANTILES
+from genxai_dissection.paired import FIRST, Paired, given
+from planted_painter import CONCEPTS, Channels, Hard, Painter
+
+import genxai_core as gx
+from genxai_core import Runtime, UnitScores, builtin, pipeline, registry, units
+from genxai_core.errors import BadParameter, ExplainerError, GenxaiError, InputError, MissingCapability
+from genxai_core.plugins import PluginHost
+from genxai_core.registry import Registry
+from genxai_core.testing import LinearGenerator
+
+RUNTIME = Runtime(device="cpu", quiet=True, batch_size=16)
+FEW = {"samples": 12, "mean_samples": 16, "alpha_samples": 16}
+
+
+def intervention(model, segmenter, concept, **how):
+    explainer = gx.create("explainer/unit-intervention", segmenter=segmenter, concept=concept, **{**FEW, **how})
+    return explainer.explain(model, runtime=RUNTIME)
+
+
+def iou():
+    """The IoU that the painter's units have: a decoy has that of the unit which it is active with."""
+    scores = torch.zeros(8, 3).double()
+    scores[[0, 5], 0], scores[[1, 2, 6], 1], scores[[3, 4], 2], scores[7] = 1.0, 1.0, 0.5, 0.1
+    return UnitScores({"units": scores}, concepts=CONCEPTS)
+
+
+# -- alpha -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("concept", "causes"), [("whole", (0,)), ("twice", (1, 2))])
+def test_alpha_finds_the_causes_among_decoys_that_look_the_same(concept, causes):
+    """A decoy starts where its cause does, at the same IoU, and ends at 0."""
+    found = intervention(Painter(), Channels(), concept, layer="units", scores=iou(), steps=40, count=2)
+    others = [u for u in range(8) if u not in causes]
+    assert found.alpha[list(causes)].tolist() == [1.0] * len(causes)
+    assert float(found.alpha[others].max()) < 0.05
+    assert found.orders["alpha"][0, : len(causes)].tolist() == list(causes)
+    assert found.notes["units by"] == "alpha"
+    decoy = {"whole": 5, "twice": 6}[concept]
+    assert start_of(iou().scores["units"][:, CONCEPTS.index(concept)], 8)[decoy] == 1.0
+    assert len(found.history) == 40
+
+
+def paired(model, segmenter, concept=0, locations="all", samples=6):
+    return Paired(model, segmenter, "units", locations, concept, RUNTIME, samples=samples)
+
+
+def literal_loss(model, segmenter, alpha, k, latents, share, penalty, concept):
+    """−(E[s_c(x_i)] − E[s_c(x_a)]) / E[s_c] + λ Σ α², by the painter's own parts."""
+    added, removed = [], []
+    for z in latents:
+        r = model.activations(z[None])
+        for value, found in ((alpha * k, added), (torch.zeros(8), removed)):
+            changed = (1 - alpha)[:, None, None] * r + value[:, None, None]
+            drawn = [changed[0, 0], changed[0, 1:3].amax(0), changed[0, 3:5].amax(0)]
+            pixels = drawn[concept].clamp(0, 1).repeat_interleave(2, 0).repeat_interleave(2, 1)
+            found.append(float(torch.sigmoid(10 * (pixels - 0.5)).mean()))
+    return -(sum(added) - sum(removed)) / len(added) / share + penalty * float((alpha**2).sum())
+
+
+@pytest.mark.parametrize("concept", [0, 2])
+def test_the_first_step_goes_down_the_literal_loss(concept):
+    """Adam's first step is the rate times the gradient's sign; the gradient is that of the formula written out."""
+    model, segmenter = Painter().requires_grad_(False), Channels()
+    k = given(model, segmenter, ["units"], RUNTIME, samples=16)[0]["units"][:, concept].float()
+    pair, start, rate, penalty = paired(model, segmenter, concept), torch.linspace(0.2, 0.7, 8), 0.01, 0.02
+    share = float(pair.shares()[:, concept].mean())
+    alpha, history = optimised(pair, concept, k, start, steps=1, batch=6, rate=rate, penalty=penalty)
+    latents = model.sample_latents(6, 0, start=FIRST)
+
+    def at(vector):
+        return literal_loss(model, segmenter, vector, k, latents, share, penalty, concept)
+
+    for unit in range(8):
+        step = 1e-2 * torch.eye(8)[unit]
+        slope = (at(start + step) - at(start - step)) / 2e-2
+        assert float(alpha[unit] - start[unit]) == pytest.approx(-rate * (1 if slope > 0 else -1), abs=1e-5)
+    wanted = -(at(start) - penalty * float((start**2).sum()))
+    assert float(history[0]) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_loss_is_the_papers():
+    added, removed, alpha = torch.tensor([0.5, 0.3]), torch.tensor([0.1, 0.1]), torch.tensor([1.0, 0.5])
+    assert float(loss(added, removed, alpha, 0.2, 0.1)) == pytest.approx(-0.3 / 0.2 + 0.1 * 1.25)
+
+
+def test_alpha_starts_from_scores():
+    assert start_of(torch.tensor([0.2, -1.0, 0.4, 0.0]), 4).tolist() == [0.5, 0.0, 1.0, 0.0]
+    assert start_of(None, 3).tolist() == [0.5] * 3
+    assert start_of(torch.zeros(2), 2).tolist() == [0.5] * 2
+
+
+def test_steps_do_not_depend_on_the_batches_that_pass_at_once():
+    model, segmenter = Painter().requires_grad_(False), Channels()
+    k = torch.full((8,), 0.8)
+    of = []
+    for size in (2, 64):
+        pair = Paired(model, segmenter, "units", "cell", 1, Runtime(quiet=True, batch_size=size), samples=9)
+        of.append(optimised(pair, 1, k, torch.full((8,), 0.5), steps=5, batch=6, rate=0.05, penalty=0.01)[0])
+    assert torch.allclose(of[0], of[1], atol=1e-5)
+
+
+def test_alpha_asks_for_gradients():
+    with pytest.raises(InputError, match=r"Hard has no probabilities .* such as segmenter/unet, or steps: 0"):
+        intervention(Painter(), Hard(), "whole", layer="units", steps=3)
+
+    class Drawer(gx.Generator):
+        value_range = (0.0, 1.0)
+
+        def __init__(self):
+            super().__init__()
+            self.inner = Painter()
+            self.units = self.inner.units
+
+        def sample(self, n, seed, labels=None, start=0):
+            return self.inner.sample(n, seed, labels, start)
+
+    assert intervention(Drawer(), Channels(), "whole", layer="units", units=(0,)).effects[0] == 1
+    with pytest.raises(MissingCapability, match=r"explainer/unit-intervention with steps > 0 needs .* HasLatents"):
+        intervention(Drawer(), Channels(), "whole", layer="units", steps=3)
+
+    class Flat(Channels):
+        def probabilities(self, samples):
+            return self._segment(samples).float()
+
+    with pytest.raises(InputError, match="neither the images nor the segmenter's probabilities have a gradient"):
+        intervention(Painter(), Flat(), "whole", layer="units", steps=3)
+
+
+# -- curves ----------------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_ablations_one_by_one():
+    model = Painter()
+    found = intervention(model, Channels(), "twice", scores=iou(), count=4, draws=3)
+    z = model.sample_latents(12, 0, start=FIRST + 32)
+    with torch.no_grad():
+        base = (model(z)[:, 1] > 0.5).double().mean((1, 2))
+        for name, orders in found.orders.items():
+            changes = torch.zeros(len(orders), 5, 12).double()
+            for d, n in itertools.product(range(len(orders)), range(1, 5)):
+                with units.edit(model, "units", orders[d, :n]):
+                    changes[d, n] = (model(z)[:, 1] > 0.5).double().mean((1, 2)) - base
+            mean = changes.mean((0, 2))
+            assert torch.allclose(found.curves[name][:, 1], mean, atol=1e-9)
+            half = 1.96 * changes.mean(0).std(1) / 12**0.5
+            if len(orders) > 1:
+                half = (half**2 + (QUANTILES[1] * changes.mean(2).std(0) / 3**0.5) ** 2).sqrt()
+            assert torch.allclose(found.curve_intervals[name][:, 1, 1], mean + half, atol=1e-9)
+    assert found.orders["iou"].tolist() == [[1, 2, 6, 7]]
+    assert found.orders["random"].shape == (3, 4)
+    curve = found.curves["iou"][:, 1]
+    assert curve[:2].tolist() == [0, 0]  # without one of the two, the other draws on
+    assert float(curve[2]) == -float(found.shares[0, 1]) < 0
+
+
+def test_random_orders_are_of_all_units_and_differ():
+    orders = random_orders(0, 4, 12, 12)
+    assert [sorted(order) for order in orders.tolist()] == [list(range(12))] * 4
+    assert len({tuple(order) for order in orders.tolist()}) == 4
+    assert torch.equal(random_orders(0, 2, 12, 5), orders[:2, :5])
+
+
+def test_redundant_pairs_are_found_by_joint_ablation_only():
+    model = Painter()
+    found = intervention(model, Channels(), "twice", layer="units", units=(6, 1, 0, 2), pairs=True, draws=0)
+    share = float(found.shares[0, 1])
+    assert found.pairs[0].tolist() == [1, 2]
+    assert found.drops[0].tolist() == [0, 0, share]
+    assert found.excess.tolist() == [share, 0, 0, 0, 0, 0]
+    assert found.redundant() == [(1, 2)]
+
+    halves = intervention(model, Channels(), "halves", layer="units", units=(3, 4), pairs=True, draws=0)
+    share = float(halves.shares[0, 2])
+    assert halves.drops[0].tolist() == pytest.approx([share / 2, share / 2, share])  # they add up
+    assert halves.redundant() == []
+    with pytest.raises(ExplainerError, match="no pairs were ablated"):
+        intervention(model, Channels(), "halves", layer="units", units=(3, 4), draws=0).redundant()
+
+
+# -- what is handed on ------------------------------------------------------------------------------------------------
+
+
+def test_the_edits_are_applied():
+    model = Painter().eval()
+    off = intervention(model, Channels(), "twice", scores=iou(), count=2)
+    assert isinstance(off, gx.UnitEdits)
+    z = model.sample_latents(9, 4)
+    edited = gx.create("generator/edited", base=model, edits=off)
+    assert not edited(z)[:, 1].any()
+    assert torch.equal(edited(z)[:, 0], model(z)[:, 0])
+    upper = intervention(model, Channels(), "twice", scores=iou(), count=2, act="insert", locations=(0, 0, 0.5, 1))
+    put = gx.create("generator/edited", base=model, edits=upper)(z)
+    assert torch.allclose(put[:, 1, :4], torch.full((9, 4, 8), 0.9))
+    assert torch.equal(put[:, 1, 4:], model(z)[:, 1, 4:])
+    assert upper.effects[1] == 1
+    assert upper[:1].table()[0]["unit"] == 1
+
+
+def test_pictures_are_of_the_samples_that_show_most():
+    found = intervention(Painter(), Channels(), "whole", layer="units", units=(0,), examples=3)
+    shown = (found.before[:, 0] > 0.5).float().mean((1, 2))
+    assert shown.tolist() == [0.25] * 3
+    assert not found.ablated[:, 0].any()
+    assert torch.allclose(found.inserted[:, 0], torch.full((3, 8, 8), 0.9))
+    assert torch.equal(found.inserted[:, 1:], found.before[:, 1:])
+    figures = found.figures()
+    assert set(figures) == {"images", "effects", "curves"}
+    assert intervention(Painter(), Channels(), "whole", layer="units", units=(0,), examples=0).images_figure() is None
+
+
+def test_tables_and_figures_say_what_was_found():
+    how = {"layer": "units", "scores": iou(), "steps": 4, "count": 3, "pairs": True, "draws": 2}
+    found = intervention(Painter(), Channels(), "twice", **how)
+    assert set(found.figures()) == set(found.captions)
+    row = found.effect_table()[1]
+    assert row["concept"] == "twice"
+    assert row["relative"] == pytest.approx(row["effect"] / row["unedited"])
+    assert row["effect"] == pytest.approx(row["inserted"] - row["ablated"])
+    assert found.summary()["left when ablated"].startswith("0% of 0.")
+    assert [set(r) for r in found.table()] == [{"layer", "unit", "factor", "k", "alpha"}] * 3
+    labels = [text.get_text() for text in found.curve_figure().axes[0].get_legend().get_texts()]
+    assert labels == ["iou", "alpha", "random, mean of 2"]
+
+
+PIPELINE = """\
+genxai: 1
+name: causes
+steps:
+  painter: {use: generator/painter}
+  segmenter: {use: segmenter/channels}
+  effects:
+    use: explainer/unit-effects
+    with: {segmenter: $segmenter, layers: [units], samples: 8, mean_samples: 8}
+    call: {model: $painter}
+  cause:
+    use: explainer/unit-intervention
+    with: {segmenter: $segmenter, concept: twice, scores: $effects, count: 2, samples: 8, mean_samples: 8, draws: 2}
+    call: {model: $painter}
+  fixed: {use: generator/edited, with: {base: $painter, edits: $cause}}
+  one: {use: generator/edited, with: {base: $painter, edits: "$cause[:1]"}}
+"""
+
+
+def test_a_pipeline_from_scores_to_an_edited_generator(tmp_path):
+    with registry.using(Registry(PluginHost(builtin=[builtin, planted_painter]))):
+        (tmp_path / "p.yaml").write_text(PIPELINE)
+        plan = pipeline.plan(pipeline.read(tmp_path / "p.yaml"))
+        done = pipeline.run(plan, out=tmp_path / "out", cache=tmp_path / "cache")
+        fixed, z = done.result("fixed"), Painter().sample_latents(8, 3)
+        cause = done.result("cause")
+        assert isinstance(cause, Intervention)
+        assert sorted(cause.units.tolist()) == [1, 2]
+        assert set(cause.orders) == {"ace", "random"}
+        assert not fixed(z)[:, 1].any()
+        assert torch.equal(done.result("one")(z), Painter()(z))
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert "effect on twice" in page
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"layer": "units"}, "say which units"),
+        ({"units": (0,)}, "without a layer"),
+        ({"steps": 3}, "name the layer, or give scores"),
+        ({"layer": "units", "units": (0, 0)}, "at least one, each once"),
+        ({"layer": "units", "units": (-1,)}, "channel numbers"),
+        ({"layer": "units", "units": (0,), "order": "random"}, "leave one out"),
+        ({"layer": "units", "order": "alpha"}, "needs steps above 0"),
+        ({"layer": "units", "units": (0,), "amount": 0.0}, "amount 0.0 must be above 0"),
+        ({"layer": "units", "units": (0,), "draws": 1}, "draws 1 must be 0, or 2 to 20"),
+        ({"layer": "units", "units": (0,), "draws": 21}, "draws 21 must be 0, or 2 to 20"),
+        ({"layer": "units", "units": (0,), "locations": (0.5, 0, 0.5, 1)}, "are not all, cell, concept, or a box"),
+        ({"layer": "units", "units": (0,), "locations": "there"}, "locations"),
+        ({"layer": "units", "units": (0,), "count": 0}, "count 0 must be at least 1"),
+        ({"layer": "units", "units": (0,), "rate": 0.0}, "rate 0.0 must be positive"),
+    ],
+)
+def test_parameters_that_contradict_are_told(how, said):
+    with pytest.raises(BadParameter, match=said):
+        gx.create("explainer/unit-intervention", segmenter=Channels(), concept="whole", **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"concept": "hair"}, "there is no concept 'hair'"),
+        ({"units": (0, 8)}, "layer 'units' has 8 units; unit 8 is none of them"),
+        ({"layer": "unit"}, "did you mean 'units'"),
+        ({"locations": (0, 0, 0.01, 0.01)}, "no cell of a layer of 4×4"),
+        ({"scores": UnitScores({"units": torch.ones(5, 1)}, concepts=("whole",)), "units": None}, "scores are of 5"),
+        ({"scores": iou(), "units": None, "concept": "hair"}, "hair"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_told(how, said):
+    how = {"concept": "whole", "layer": "units", "units": (0,), **how}
+    with pytest.raises(GenxaiError, match=said):
+        intervention(Painter(), Channels(), how.pop("concept"), **how)
+
+
+def test_the_layer_of_the_best_unit_is_taken():
+    scores = UnitScores(
+        {"enlarge": torch.full((4, 1), 0.1), "layers": torch.tensor([[0.0], [0.3], [0.1], [0.2]])}, concepts=("q1",)
+    )
+    found = intervention(LinearGenerator(), planted_painter.Quadrants(), "q1", scores=scores, count=2, draws=0)
+    assert found.layers == ("layers", "layers")
+    assert found.units.tolist() == [1, 3]
+
+
+def test_results_that_do_not_fit_together_are_refused():
+    found = intervention(Painter(), Channels(), "whole", layer="units", units=(0,))
+    for name, value in (("concept", "hair"), ("effects", torch.zeros(2)), ("curves", {}), ("ablated", None)):
+        with pytest.raises(ExplainerError, match=f"intervention: {name}"):
+            dataclasses.replace(found, **{name: value})
