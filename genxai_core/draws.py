@@ -6,6 +6,7 @@ Each index has its own counter range of the Philox generator (Salmon et al., "Pa
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -31,17 +32,31 @@ def generator(seed: int, index: int, stream: str) -> np.random.Generator:
     ValueError
         If the index is negative.
     """
+    return np.random.Generator(np.random.Philox(key=_key(seed, stream), counter=[0, 0, _counter(index), 0]))
+
+
+def _key(seed: int, stream: str) -> np.ndarray:
+    return np.array([seed % 2**64, zlib.crc32(stream.encode())], dtype=np.uint64)
+
+
+def _counter(index: int) -> int:
     if index < 0:  # numpy would wrap it round to the far end
         raise ValueError(f"index {index} is negative")
-    key = [seed % 2**64, zlib.crc32(stream.encode())]
-    return np.random.Generator(np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, 0, int(index), 0]))
+    return int(index)
 
 
 def _rows(
     draw: Callable[[np.random.Generator], np.ndarray], seed: int, indices: Sequence[int] | range, stream: str
 ) -> Tensor:
-    rows = [draw(generator(seed, i, stream)) for i in indices]
-    return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0)
+    """Draw a row for each index, by one generator that is set to its counter: a new one takes four times as long."""
+    bits = np.random.Philox(key=_key(seed, stream))
+    drawn, state = np.random.Generator(bits), bits.state
+    rows = []
+    for index in indices:
+        state["state"]["counter"][:] = (0, 0, _counter(index), 0)
+        bits.state = state
+        rows.append(draw(drawn))
+    return torch.from_numpy(np.stack(rows))
 
 
 def normal(seed: int, indices: Sequence[int] | range, shape: Sequence[int], stream: str = "latents") -> Tensor:
@@ -68,6 +83,10 @@ def permutation(seed: int, epoch: int, n: int, stream: str = "order") -> np.ndar
     return generator(seed, epoch, stream).permutation(n)
 
 
+_order = functools.lru_cache(maxsize=4)(permutation)
+"""For `batch_indices`, which asks for the same order at each step of an epoch, and only reads it."""
+
+
 def batch_indices(seed: int, step: int, batch: int, n: int) -> list[int]:
     """Return which of n items make up the batch of a step: shuffled epochs, one after another, without a remainder.
 
@@ -77,7 +96,7 @@ def batch_indices(seed: int, step: int, batch: int, n: int) -> list[int]:
     position = step * batch
     while len(chosen) < batch:
         epoch, offset = divmod(position, n)
-        take = permutation(seed, epoch, n)[offset : offset + batch - len(chosen)]
+        take = _order(seed, epoch, n)[offset : offset + batch - len(chosen)]
         chosen.extend(int(i) for i in take)
         position += len(take)
     return chosen

@@ -204,7 +204,7 @@ def indices(index: Index, length: int) -> list[int]:
     rows: list[int] = []
     for i in [index] if single else list(index):  # type: ignore[arg-type]
         try:
-            row = integer(i)
+            row = i if type(i) is int else integer(i)
         except TypeError:
             raise InputError(f"index {i!r} is not an integer; turn a mask into indices with mask.nonzero()") from None
         if not -length <= row < length:

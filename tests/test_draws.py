@@ -27,6 +27,23 @@ def test_a_row_depends_on_seed_and_index_only(draw):
     assert len({tuple(row.reshape(-1).tolist()) for row in whole}) == 20, "no two rows are alike"
 
 
+@pytest.mark.parametrize("shape", [(3,), (1,), (), (2, 5)])
+def test_rows_are_those_of_a_generator_of_their_own(shape):
+    indices = [5, 2, 2**40, 5]  # an odd number of 32-bit draws leaves half a word behind, which the next must not get
+    for drawn, literal in (
+        (draws.normal(-3, indices, shape), lambda g: g.standard_normal(shape, dtype=np.float32)),
+        (draws.uniform(-3, indices, shape, "latents"), lambda g: g.random(shape, dtype=np.float32)),
+    ):
+        for row, i in zip(drawn, indices, strict=True):
+            assert np.array_equal(row.numpy(), literal(draws.generator(-3, i, "latents")))
+
+
+def test_the_order_of_an_epoch_can_be_changed_by_whoever_asked_for_it():
+    before = draws.batch_indices(0, 0, 8, 8)
+    draws.permutation(0, 0, 8)[:] = 0
+    assert draws.batch_indices(0, 0, 8, 8) == before
+
+
 def test_global_generators_neither_matter_nor_move():
     torch.manual_seed(0)
     np.random.seed(0)
