@@ -9,6 +9,7 @@ import torch
 from genxai_dissection.alpha import loss, optimised, start_of
 from genxai_dissection.curves import random_orders
 from genxai_dissection.intervened import Intervention
+from genxai_dissection.intervention_section import sections
 from genxai_dissection.jackknife import QUANTILES
 from genxai_dissection.paired import FIRST, Paired, given
 from planted_painter import CONCEPTS, Channels, Hard, Painter
@@ -235,6 +236,23 @@ def test_tables_and_figures_say_what_was_found():
     assert labels == ["iou", "alpha", "random, mean of 2"]
 
 
+def test_the_report_tells_effects_and_pairs():
+    found = intervention(Painter(), Channels(), "twice", layer="units", units=(1, 2, 6), pairs=True, draws=0)
+    effects, pairs = sections(found)
+    assert effects.table == found.effect_table()
+    assert "Units 1, 2, 6 of units" in effects.text
+    share = float(found.shares[0, 1])
+    assert pairs.table[0] == {
+        **{"first": 1, "second": 2, "drop, first off": 0, "drop, second off": 0, "drop, both off": share},
+        **{"excess": share, "low": found.excess_intervals[0, 0], "high": found.excess_intervals[0, 1]},
+    }
+    assert len(pairs.table) == 3
+    some, _ = sections(found[:1])  # fewer edits: what was measured stays that of the set
+    assert some.text == effects.text
+    assert found[:1].summary() == found.summary()
+    assert list(sections({"kid": 0.1})) == []
+
+
 PIPELINE = """\
 genxai: 1
 name: causes
@@ -268,6 +286,7 @@ def test_a_pipeline_from_scores_to_an_edited_generator(tmp_path):
         assert torch.equal(done.result("one")(z), Painter()(z))
         page = (tmp_path / "out" / "report.html").read_text()
         assert "effect on twice" in page
+        assert "What the units cause" in page
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

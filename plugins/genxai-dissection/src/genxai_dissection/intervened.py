@@ -23,8 +23,12 @@ ROUNDING = 1e-9
 class Intervention(UnitEdits):
     """Edits of a set of units, as `UnitEdits`, with what they do to each of C concepts, in shares of pixels.
 
+    Indexing selects edits; what was measured stays that of the whole set.
+
     Parameters
     ----------
+    layer, chosen
+        The layer, and ``[S]`` its units that were ablated and inserted together.
     concept
         The one that the units are to cause.
     concepts
@@ -73,6 +77,8 @@ class Intervention(UnitEdits):
     }
 
     _: KW_ONLY
+    layer: str
+    chosen: Tensor
     concept: str
     concepts: tuple[str, ...]
     shares: Tensor
@@ -162,9 +168,9 @@ class Intervention(UnitEdits):
         c = self.concepts.index(self.concept)
         low, high = self.effect_intervals[c].tolist()
         base, left = float(self.shares[0, c]), float(self.shares[1, c])
-        units = ", ".join(str(u) for u in self.units.tolist())
+        units = ", ".join(str(u) for u in self.chosen.tolist())
         found = {
-            "units": f"{', '.join(dict.fromkeys(self.layers))}: {units}",
+            "units": f"{self.layer}: {units}",
             f"effect on {self.concept}": f"{float(self.effects[c]):.3g} ({low:.3g} to {high:.3g})",
         }
         if base:

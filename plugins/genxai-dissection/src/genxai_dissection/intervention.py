@@ -283,6 +283,8 @@ class UnitIntervention(Explainer):
                 "intervals": "95%, normal, over differences within samples",
                 "segmenter": saving.name_of(pair.segmenter),
             },
+            layer=pair.layer,
+            chosen=torch.tensor(chosen),
             concept=self.concept,
             concepts=tuple(pair.segmenter.concepts),
             shares=torch.stack([s[0] for s in shares]),

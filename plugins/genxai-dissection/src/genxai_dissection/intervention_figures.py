@@ -33,7 +33,8 @@ def images_figure(found: Intervention, *, title: str = "") -> Figure:
     assert found.inserted is not None
     images = torch.stack([found.before, found.ablated, found.inserted])
     names = [""] * len(found.before)
-    rows = ["unedited", f"{len(found)} units off", f"{len(found)} units put in"]
+    units = f"{len(found.chosen)} unit{'s' if len(found.chosen) > 1 else ''}"
+    rows = ["unedited", f"{units} off", f"{units} put in"]
     return image_rows(images, found.value_range, rows=rows, columns=names, title=title)
 
 
@@ -94,7 +95,7 @@ def alpha_figure(found: Intervention, *, title: str = "") -> Figure:
     """Draw alpha, largest first, the set's units marked, and the search for it."""
     assert found.alpha is not None
     order = found.alpha.argsort(descending=True, stable=True)[:MOST].tolist()
-    chosen = set(found.units.tolist())
+    chosen = set(found.chosen.tolist())
     figure = Figure(figsize=(6.8, 2.5), facecolor="white")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     colours = [COLOURS[0] if unit in chosen else FRAME for unit in order]

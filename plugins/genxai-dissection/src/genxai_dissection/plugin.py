@@ -50,7 +50,7 @@ def genxai_components() -> Iterable[Component]:
 
 @hookimpl
 def genxai_report_sections(result: Any) -> Iterable[Section]:
-    """Return a chart of layers and concepts and a grid of images per concept, for a dissection."""
-    from .report_section import sections
+    """Return charts and images of a dissection, tables of an intervention."""
+    from . import intervention_section, report_section
 
-    return list(sections(result))
+    return [*report_section.sections(result), *intervention_section.sections(result)]
