@@ -127,6 +127,7 @@ def third_party(folder: Path) -> set[str]:
 
 OPTIONAL = {
     CORE: {"pandas", "pytest", "torchmetrics"},  # two extras; and whoever hands us a torchmetrics metric has it
+    "genxai-dissection": {"transformers"},  # an extra; the segmenter says what to install
     "genxai-zoo": {"diffusers", "torchvision", "transformers"},  # extras; a model of theirs says what to install
 }
 ALONG = {"torch": CORE}  # part of the other's own interface

@@ -34,6 +34,36 @@ def genxai_components() -> Iterable[Component]:
             "ablates and inserts a set of units: its causal effect, ablation curves, the optimised alpha, edits to apply",
         ),
         Component(
+            "trainer",
+            "segmenter",
+            "genxai_dissection.segmenter_training:SegmenterTrainer",
+            "fits a segmenter to images with masks, and measures it on held-out ones",
+        ),
+        Component(
+            "segmenter",
+            "fixed",
+            "genxai_dissection.fixed:Fixed",
+            "masks that the user has: the same for every image, or each image its own",
+        ),
+        Component(
+            "segmenter",
+            "morphology",
+            "genxai_dissection.morphology:Morphology",
+            "stroke, holes, background, endpoints and junctions of digits, by morphology",
+        ),
+        Component(
+            "segmenter",
+            "transformers",
+            "genxai_dissection.transformers:Transformers",
+            "a semantic-segmentation model of the transformers library, from a local folder",
+        ),
+        Component(
+            "segmenter",
+            "unet",
+            "genxai_dissection.unet:UNet",
+            "a small U-Net that gives every concept a mask of its own, at any image size",
+        ),
+        Component(
             "explanation",
             "dissection",
             "genxai_dissection.dissection:Dissection",
