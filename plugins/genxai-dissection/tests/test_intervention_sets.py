@@ -78,7 +78,7 @@ def test_the_first_step_goes_down_the_literal_loss(concept):
     k = given(model, segmenter, ["units"], RUNTIME, samples=16)[0]["units"][:, concept].float()
     pair, start, rate, penalty = paired(model, segmenter, concept), torch.linspace(0.2, 0.7, 8), 0.01, 0.02
     share = float(pair.shares()[:, concept].mean())
-    alpha, history = optimised(pair, concept, k, start, steps=1, batch=6, rate=rate, penalty=penalty)
+    alpha, _, history = optimised(pair, concept, k, start, steps=1, batch=6, rate=rate, penalty=penalty)
     latents = model.sample_latents(6, 0, start=FIRST)
 
     def at(vector):
@@ -90,6 +90,25 @@ def test_the_first_step_goes_down_the_literal_loss(concept):
         assert float(alpha[unit] - start[unit]) == pytest.approx(-rate * (1 if slope > 0 else -1), abs=1e-5)
     wanted = -(at(start) - penalty * float((start**2).sum()))
     assert float(history[0]) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_of_equal_alpha_the_one_comes_first_on_which_more_depends():
+    """All of it, drawn by one unit, matters more than a half; what matters not comes last."""
+
+    class Both(Channels):
+        concepts = ("either",)
+
+        def forward(self, images):
+            return 10 * (images[:, 0] + images[:, 2] - 0.5)[:, None]
+
+    model = Painter().requires_grad_(False)
+    k = torch.tensor([0.9, 0.0, 0.0, 0.45, 0.45, 0.9, 0.0, 0.0])
+    alpha, order, _ = optimised(
+        paired(model, Both(), samples=12), 0, k, torch.ones(8), steps=3, batch=6, rate=0.05, penalty=0.0
+    )
+    assert alpha.tolist() == [1.0] * 8  # nothing pulls them down
+    assert order[0] == 0
+    assert set(order[1:3].tolist()) == {3, 4}
 
 
 def test_the_loss_is_the_papers():

@@ -171,12 +171,12 @@ class UnitIntervention(Explainer):
         def paired(start: int, n: int) -> Paired:
             return Paired(model, segmenter, layer, self.locations, concept, runtime, samples=n, first=start)
 
-        alpha, history = None, None
+        alpha, by_alpha, history = None, None, None
         if self.steps:
             with runtime.progress("alpha", self.steps) as advance:
                 how = {"steps": self.steps, "batch": self.batch, "rate": self.rate, "penalty": self.penalty}
                 trained = paired(first, self.alpha_samples)
-                alpha, history = optimised(
+                alpha, by_alpha, history = optimised(
                     trained,
                     concept,
                     k,
@@ -184,7 +184,7 @@ class UnitIntervention(Explainer):
                     advance=advance,
                     **how,  # type: ignore[arg-type]
                 )
-        orders = self._orders(scores, alpha, len(k), runtime.seed)
+        orders = self._orders(scores, by_alpha, len(k), runtime.seed)
         chosen = orders[self._named()][0].tolist()
         if self.units is None:
             chosen = chosen[: self.count]
@@ -215,7 +215,7 @@ class UnitIntervention(Explainer):
             return "given"
         return self.scores.measure if self.order == "scores" and self.scores is not None else self.order
 
-    def _orders(self, scores: Tensor | None, alpha: Tensor | None, units: int, seed: int) -> dict[str, Tensor]:
+    def _orders(self, scores: Tensor | None, by_alpha: Tensor | None, units: int, seed: int) -> dict[str, Tensor]:
         """Return ``[D, n]`` by name: the set's own, those by scores and by α, and random ones."""
         n = min(self.count if self.units is None else len(self.units), units)
         found: dict[str, Tensor] = {}
@@ -224,8 +224,8 @@ class UnitIntervention(Explainer):
         if scores is not None:
             assert self.scores is not None
             found[self.scores.measure] = scores.argsort(descending=True, stable=True)[None, :n]
-        if alpha is not None:
-            found["alpha"] = alpha.argsort(descending=True, stable=True)[None, :n]
+        if by_alpha is not None:
+            found["alpha"] = by_alpha[None, :n]
         if self.draws or self.order == "random":
             found["random"] = random_orders(seed, max(self.draws, 1), units, n)
         return found

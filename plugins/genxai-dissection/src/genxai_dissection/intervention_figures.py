@@ -94,8 +94,8 @@ def curve_figure(found: Intervention, *, title: str = "") -> Figure:
 def alpha_figure(found: Intervention, *, title: str = "") -> Figure:
     """Draw alpha, largest first, the set's units marked, and the search for it."""
     assert found.alpha is not None
-    order = found.alpha.argsort(descending=True, stable=True)[:MOST].tolist()
-    chosen = set(found.chosen.tolist())
+    alpha, chosen = found.alpha.tolist(), set(found.chosen.tolist())
+    order = sorted(range(len(alpha)), key=lambda unit: (-alpha[unit], unit not in chosen, unit))[:MOST]
     figure = Figure(figsize=(6.8, 2.5), facecolor="white")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     colours = [COLOURS[0] if unit in chosen else FRAME for unit in order]
