@@ -62,6 +62,11 @@ def required(wheel: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_a_wheel_is_small(wheels, name):
+    assert wheels[name].stat().st_size < (15_000_000 if name == "genxai-zoo" else 2_000_000)
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_a_wheel_says_what_it_is(wheels, name):
     told = metadata(wheels[name])
     assert (told["Name"], told["Requires-Python"], told["License-Expression"]) == (name, ">=3.11", "Apache-2.0")
@@ -214,6 +219,9 @@ WORKS = {
         made = create("generator/dcgan", size=16, channels=1).sample(3, seed=0)
         assert made.images.shape == (3, 1, 16, 16) and made.images.std() > 0
         assert create("discriminator/dcgan", size=16, channels=1)(made.images).shape == (3, 1)
+        digits = create("generator/dcgan", pretrained="digits").sample(50, seed=0)
+        classes = create("discriminator/classifier", pretrained="digits")(digits.images).argmax(1)
+        assert len(classes.unique()) > 5
         """,
     "genxai-bench": """
         import torch
