@@ -64,7 +64,7 @@ def test_merged_thresholds_are_those_of_the_whole_bit_for_bit(net, z):
     first, second, empty = states(net, [[z[5:]], [z[:2], z[2:5]], []])
     empty.merge(first)
     empty.merge(pickle.loads(pickle.dumps(second)))
-    a, b = (torch.cat(made._maps["body.0"]).flatten().sort().values for made in (empty, whole))
+    a, b = (torch.cat(made._maps["body.0"], 1).flatten().sort().values for made in (empty, whole))
     assert torch.allclose(a, b, atol=1e-12)
     again = states(net, [[z[5:], z[:2], z[2:5]]])[0]  # the same batches, so the same activations
     assert torch.equal(empty.values()["body.0"], again.values()["body.0"])

@@ -88,9 +88,9 @@ def test_counts_do_not_depend_on_what_is_looked_at_at_once(monkeypatch):
     maps, masks = activations("white", (5, 3)), places(6, 9, 13, 8)
     level = torch.linspace(-1, 1, 5)
     found = []
-    for cells, pixels in ((1 << 20, 1 << 18), (1, 1), (100, 50)):
+    for cells, pixels in ((1 << 20, 1 << 18), (1, 4), (100, 50)):
         monkeypatch.setattr(active, "CELLS", cells)
-        monkeypatch.setattr(active, "AT_ONCE", pixels)
+        monkeypatch.setattr(upsampling, "AT_ONCE", pixels)
         counter = units.Tally({"l": level})
         counter.count({"l": maps}, masks)
         found.append(counter.intersection["l"])
@@ -114,7 +114,7 @@ def test_few_pixels_are_computed_where_few_cells_are_high(monkeypatch):
     computed = []
     values = upsampling.Grid.values
     monkeypatch.setattr(
-        upsampling.Grid, "values", lambda self, maps, quads: computed.append(len(quads)) or values(self, maps, quads)
+        upsampling.Grid, "values", lambda self, of, quads: computed.append(len(quads)) or values(self, of, quads)
     )
     maps = torch.zeros(4, 3, 8, 8)
     maps[0, 1, 0, 0] = maps[2, 2, 4, 4] = 1.0
@@ -179,7 +179,7 @@ def test_the_guess_changes_the_work_and_not_the_threshold(monkeypatch):
         monkeypatch.setattr(extremes, "_bounds", lambda maps, mesh, k, low=low: guesses.append(1) or [low] * len(maps))
         assert torch.equal(made.values()["l"], first)
     monkeypatch.setattr(extremes, "CELLS", 10)
-    monkeypatch.setattr(extremes, "AT_ONCE", 100)
+    monkeypatch.setattr(upsampling, "AT_ONCE", 100)
     assert torch.equal(made.values()["l"], first)
     assert len(guesses) > 3
 

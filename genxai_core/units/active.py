@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .upsampling import AT_ONCE, CELLS, ROUNDING, Grid, Quads, grid, nonzero, upsampled
+from .upsampling import CELLS, Grid, grid, nonzero, quotient, upsampled
 
 BYTE = 8
 """Concepts that one byte says of a pixel."""
@@ -61,11 +61,11 @@ def histogram(maps: Tensor, thresholds: Tensor, concepts: Concepts) -> Tensor:
     for start in range(0, n, step):
         part = maps[start : start + step].contiguous()
         for of, pixel in _active(part.flatten(0, 1), level, mesh):
-            sample = of.div(units, rounding_mode="floor")
+            sample = quotient(of, units)
             unit = (of - sample * units) * 256
             at = (sample + start) * area + pixel
             for total, byte in zip(found, concepts.bytes):
-                total += (unit + byte.take(at)).bincount(minlength=units * 256)
+                total += (unit + byte.index_select(0, at)).bincount(minlength=units * 256)
     return found.reshape(-1, units, 256)
 
 
@@ -74,33 +74,29 @@ def _active(maps: Tensor, level: Tensor, mesh: Grid) -> Iterator[tuple[Tensor, T
     units, level = len(level), level.repeat(len(maps) // len(level))
     if mesh.cells == mesh.size:  # upsampling changes nothing
         cell = nonzero(maps > level[:, None, None])
-        of = cell.div(maps[0].numel(), rounding_mode="floor")
+        of = quotient(cell, maps[0].numel())
         yield of, cell - of * maps[0].numel()
         return
-    slack = ROUNDING * torch.finfo(maps.dtype).eps
-    quads = mesh.quads(maps > (level - slack * level.abs())[:, None, None])
-    step = max(1, AT_ONCE // mesh.each)
-    for start in range(0, len(quads), step):
-        some = quads[start : start + step]
-        values = mesh.values(maps, some)
-        edge = level.take(some.of)
-        doubt = slack * torch.maximum(edge.abs(), values.abs().nan_to_num_().amax((0, 1)))
+    doubtful: list[tuple[Tensor, Tensor]] = []
+    for quads, values, doubt in mesh.above(maps, level):
+        edge = level.index_select(0, quads.of)
         flat = nonzero(values > edge - doubt)
-        line = flat.div(len(some), rounding_mode="floor")
-        k = flat - line * len(some)
-        row = line.div(values.shape[1], rounding_mode="floor")
-        kept = Quads(some.of.take(k), some.y.take(k), some.x.take(k))
-        pixel = mesh.pixels(kept, row, line - row * values.shape[1])
-        near = nonzero(values.take(flat) <= (edge + doubt).take(k))
-        if len(near):  # so near the threshold that only the very same computation decides
-            which, back = torch.unique(kept.of[near], return_inverse=True)
-            exact = _as_among_all(maps[which], which % units, units, mesh)
-            wrong = near[exact[back, pixel[near]] <= level[kept.of[near]]]
-            right = torch.ones_like(pixel, dtype=torch.bool)
-            right[wrong] = False
-            yield kept.of[right], pixel[right]
-        else:
-            yield kept.of, pixel
+        line = quotient(flat, len(quads))
+        k = flat - line * len(quads)
+        row = quotient(line, values.shape[1])
+        found = quads.take(k)
+        of, pixel = found.of, mesh.pixels(found, row, line - row * values.shape[1])
+        near = values.reshape(-1).index_select(0, flat) <= (edge + doubt).index_select(0, k)
+        if bool(near.any()):
+            doubtful.append((of[near], pixel[near]))
+            of, pixel = of[~near], pixel[~near]
+        yield of, pixel
+    if doubtful:  # so near the threshold that only the very same computation decides
+        of, pixel = (torch.cat(parts) for parts in zip(*doubtful))
+        which, back = torch.unique(of, return_inverse=True)
+        exact = _as_among_all(maps[which], which % units, units, mesh)
+        right = exact[back, pixel] > level[of]
+        yield of[right], pixel[right]
 
 
 def _as_among_all(maps: Tensor, unit: Tensor, units: int, mesh: Grid) -> Tensor:

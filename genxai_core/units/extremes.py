@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .upsampling import AT_ONCE, CELLS, ROUNDING, Grid, Quads, grid, nonzero
+from .upsampling import CELLS, Grid, Quads, grid, nonzero
 
 PILOT = 2048
 """Quads, or a sixteenth of all, by which the level is guessed below which no pixel need be known."""
@@ -24,21 +24,22 @@ def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, k: int) ->
     Parameters
     ----------
     parts
-        Maps ``[N, U, h, w]`` in main memory.
+        Maps ``[U, N, h, w]`` in main memory, of one or more samples each.
     size
         What they are upsampled to; None: as they are.
     k
         At least 1, and less than there are pixels of a unit.
     """
-    units, *cells = parts[0].shape[1:]
+    units, _, *cells = parts[0].shape
     before = (cells[0], cells[1])
     plain = size is None or size == before
     mesh = None if plain else grid(before, size or before, parts[0].dtype, torch.device("cpu"))
-    samples = sum(map(len, parts))
+    samples = sum(part.shape[1] for part in parts)
     found: list[tuple[float, float]] = []
     step = max(1, 4 * CELLS // (samples * cells[0] * cells[1]))
     for start in range(0, units, step):
-        maps = torch.cat([part[:, start : start + step].transpose(0, 1) for part in parts], 1)
+        some = [part[start : start + step] for part in parts]
+        maps = torch.cat(some, 1) if len(some) > 1 else some[0]
         bounds = _bounds(maps, mesh, k)
         found += [_of_one(one, mesh, k, bound) for one, bound in zip(maps, bounds)]
     above, below = torch.tensor(found, dtype=torch.float64).to(parts[0].dtype).unbind(1)
@@ -61,15 +62,11 @@ def _of_one(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> tuple[floa
 def _beyond(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> np.ndarray:
     """Return the pixels of one unit that exceed a bound; of very many only the largest, more than k."""
     if mesh is None:
-        return maps.reshape(-1).take(nonzero(maps > bound)).numpy()
-    slack = ROUNDING * torch.finfo(maps.dtype).eps * abs(bound) if math.isfinite(bound) else 0.0
-    quads = mesh.quads(maps > bound - slack)
+        return maps.reshape(-1).index_select(0, nonzero(maps > bound)).numpy()
     found: list[np.ndarray] = []
     held = 0
-    step = max(1, AT_ONCE // mesh.each)
-    for start in range(0, len(quads), step):
-        values = mesh.values(maps, quads[start : start + step])
-        found.append(values.take(nonzero(values > bound)).numpy())
+    for _, values, _ in mesh.above(maps, maps.new_full((len(maps),), bound)):
+        found.append(values.reshape(-1).index_select(0, nonzero(values > bound)).numpy())
         held += len(found[-1])
         if held > 2 * k + CELLS:
             joined = np.concatenate(found)
@@ -88,18 +85,19 @@ def _bounds(maps: Tensor, mesh: Grid | None, k: int) -> list[float]:
     else:
         all_of_them = samples * mesh.size[0] * mesh.size[1]
         height, width = (n + 1 for n in mesh.cells)
-        there = samples * height * width
-        chosen = torch.randint(there, (min(PILOT, -(-there // 16)),), generator=chance)
+        most = samples * height * width
+        chosen = torch.randint(most, (min(PILOT, -(-most // 16)),), generator=chance)
         line = chosen // width
         quads = Quads(line // height, line % height, chosen % width)
         each = torch.arange(units)[:, None] * samples
         everywhere = Quads(
             (each + quads.of).flatten(), *(at.expand(units, -1).reshape(-1) for at in (quads.y, quads.x))
         )
-        values = mesh.values(maps, everywhere).reshape(-1, units, len(chosen))
+        values = mesh.values(mesh.corners(maps, everywhere), everywhere).reshape(-1, units, len(chosen))
         seen = values.transpose(0, 1).flatten(1)
-        seen = seen[:, ~seen[0].isnan()]
-    rank = math.ceil(MARGIN * k / all_of_them * seen.shape[1]) + 8
-    if rank >= seen.shape[1] or all_of_them < 4 * seen.shape[1]:
+    there = int((~seen[0].isnan()).sum())
+    seen.nan_to_num_(nan=-math.inf)
+    rank = math.ceil(MARGIN * k / all_of_them * there) + 8
+    if rank >= there or all_of_them < 4 * there:
         return [-math.inf] * units
     return seen.topk(rank, 1).values[:, -1].tolist()

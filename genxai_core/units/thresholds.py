@@ -59,17 +59,17 @@ class Thresholds:
         if not finite(activation):
             raise InputError(f"layer {layer!r} returns NaN or infinity; check the model's weights and its inputs")
         maps, parts = spatial(activation), self._maps[layer]
-        if parts and parts[0].shape[1] != maps.shape[1]:
-            raise InputError(f"layer {layer!r} returned {parts[0].shape[1]} units before and {maps.shape[1]} now")
+        if parts and len(parts[0]) != maps.shape[1]:
+            raise InputError(f"layer {layer!r} returned {len(parts[0])} units before and {maps.shape[1]} now")
         if parts and parts[0].shape[2:] != maps.shape[2:]:
             found = f"{list(parts[0].shape[2:])} cells before and {list(maps.shape[2:])} now"
             raise InputError(f"layer {layer!r} returned {found}; use images of one size")
-        parts.append(maps.to("cpu", copy=True, memory_format=torch.contiguous_format))
+        parts.append(maps.transpose(0, 1).to("cpu", copy=True, memory_format=torch.contiguous_format))
 
     def cells(self, layer: str) -> int:
         """Return how many cells of each unit of a layer were seen, after upsampling."""
         height, width = self.size or (self._maps[layer][0].shape[2:] if self._maps[layer] else (0, 0))
-        return sum(map(len, self._maps[layer])) * height * width
+        return sum(part.shape[1] for part in self._maps[layer]) * height * width
 
     def values(self, quantile: float | None = None) -> dict[str, Tensor]:
         """Return the thresholds ``[U]`` of each layer.
@@ -116,7 +116,7 @@ class Thresholds:
         if (self.quantile, self.size, self._maps.keys()) != (other.quantile, other.size, other._maps.keys()):
             raise InputError("thresholds of other layers, another quantile or another size cannot be merged")
         for layer, parts in other._maps.items():
-            shapes = [list(p[0].shape[1:]) for p in (self._maps[layer], parts) if p]
+            shapes = [[len(p[0]), *p[0].shape[2:]] for p in (self._maps[layer], parts) if p]
             if len(shapes) == 2 and shapes[0] != shapes[1]:
                 raise InputError(f"layer {layer!r}: {shapes[0][0]} and {shapes[1][0]} units, maps {shapes}")
         for layer, parts in other._maps.items():

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from genxai_core.plots.canvas import COLOURS, number, shorten, surface, tile, to_pixels, width_of, write
+from genxai_core.plots.canvas import COLOURS, INK, shorten, surface, tile, to_pixels, width_of, write
 from genxai_core.plots.heat import headline, heat, place, scale_bar
 
 if TYPE_CHECKING:
@@ -82,11 +82,15 @@ def layer_figure(found: Dissection, *, cut: float = 0.05, title: str = "") -> Fi
     rows = [f"{shorten(layer, 24)} ({len(found.scores[layer])})" for layer in found.layers]
     columns = [shorten(concept, 24) for concept in found.concepts]
     margin, top = 0.2 + max(map(width_of, rows)), 0.4 if title else 0.12
-    wide, high = max(1.5, min(0.5 * len(columns), 9.0)), max(0.6, 0.32 * len(rows))
+    wide, high = max(1.5, min(0.5 * len(columns), 9.0)), max(0.9, 0.32 * len(rows))
     below = 0.2 + max(map(width_of, columns))
     figure = Figure(figsize=(margin + wide + 0.95, top + high + below), facecolor="white")
     scale: Any = ScalarMappable(Normalize(0, max(1.0, float(counts.max()))), mpl.colormaps["Blues"])
-    heat(place(figure, margin, top, wide, high), counts, scale, rows=rows, columns=columns, numbers=len(columns) <= 30)
-    scale_bar(figure, scale, margin + wide + 0.12, top, high, f"units, IoU ≥ {number(cut)}")
+    axes = place(figure, margin, top, wide, high)
+    heat(axes, counts, scale, rows=rows, columns=columns, numbers=False)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if count > counts.max() / 2 else INK
+        axes.text(column, row, f"{count:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    scale_bar(figure, scale, margin + wide + 0.12, top, high, "units")
     headline(figure, title)
     return figure

@@ -77,8 +77,7 @@ def quality(both: Tensor, one: Tensor, other: Tensor) -> Tensor:
     one, other
         P(A) and P(S), which broadcast with it.
     """
-    shape = torch.broadcast_shapes(one.shape, other.shape)
-    one, other = one.expand(shape), other.expand(shape)
+    one, other = one + torch.zeros_like(other), other + torch.zeros_like(one)
     joint = torch.stack([both, one - both, other - both, 1 - one - other + both]).clamp(0, 1)
     apart = torch.stack([one * other, one * (1 - other), (1 - one) * other, (1 - one) * (1 - other)])
     mutual = torch.special.xlogy(joint, joint / apart.clamp(min=1e-300)).sum(0)
