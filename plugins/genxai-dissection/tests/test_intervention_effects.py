@@ -262,17 +262,26 @@ def test_batches_change_nothing():
     assert torch.allclose(one.scores["layer"], other.scores["layer"], atol=1e-9)
 
 
+class Dimmed(Painter):
+    """The level of everything is that of unit 0 of a flat layer, the other five of which nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat = nn.Linear(4, 6)
+        self.flat.weight.data = draws.normal(1, range(6), (4,), stream="flat")
+        self.flat.bias.data = torch.full((6,), 0.4)
+
+    def activations(self, z):
+        return self.flat(z)[:, :1, None, None].expand(-1, 8, 4, 4)
+
+
 def test_a_flat_layer_has_one_cell():
-    model = Painter()
-    flat = nn.Sequential(nn.Linear(4, 6), nn.Tanh())
-    flat.requires_grad_(False)
-    model.activations, plain = lambda z: flat(z)[:, :1, None, None].expand(-1, 8, 4, 4) + 0.5, model.activations
-    model.flat = flat
-    found = effects(model, Channels(), layers=("flat",), samples=6, mean_samples=12, concepts=("whole",))
-    assert found.scores["flat"].shape == (6, 1)
-    assert float(found.scores["flat"][0, 0].abs()) > 0.01
-    assert not found.scores["flat"][1:].any()
-    assert plain is not None
+    model, n = Dimmed().requires_grad_(False), 16
+    found = effects(model, Channels(), layers=("flat",), samples=n, mean_samples=30, concepts=("whole",))
+    level = model.flat(model.sample_latents(30, 0, start=FIRST))[:, 0]
+    k = float(level[level > 0.5].mean())
+    assert k > 0.5
+    assert found.scores["flat"].tolist() == [[1.0], *[[0.0]] * 5]  # put in: all of each picture; off: nothing
 
 
 # -- small parts ------------------------------------------------------------------------------------------------------

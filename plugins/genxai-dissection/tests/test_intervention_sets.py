@@ -6,7 +6,7 @@ import itertools
 import planted_painter
 import pytest
 import torch
-from genxai_dissection.alpha import loss, optimised, start_of
+from genxai_dissection.alpha import loss, optimised, probabilities_of, start_of
 from genxai_dissection.curves import random_orders
 from genxai_dissection.intervened import Intervention
 from genxai_dissection.intervention_section import sections
@@ -15,7 +15,7 @@ from genxai_dissection.paired import FIRST, Paired, given
 from planted_painter import CONCEPTS, Channels, Hard, Painter
 
 import genxai_core as gx
-from genxai_core import Runtime, UnitScores, builtin, pipeline, registry, units
+from genxai_core import Runtime, Samples, UnitScores, builtin, draws, pipeline, registry, units
 from genxai_core.errors import BadParameter, ExplainerError, GenxaiError, InputError, MissingCapability
 from genxai_core.plugins import PluginHost
 from genxai_core.registry import Registry
@@ -114,6 +114,21 @@ def test_of_equal_alpha_the_one_comes_first_on_which_more_depends():
 def test_the_loss_is_the_papers():
     added, removed, alpha = torch.tensor([0.5, 0.3]), torch.tensor([0.1, 0.1]), torch.tensor([1.0, 0.5])
     assert float(loss(added, removed, alpha, 0.2, 0.1)) == pytest.approx(-0.3 / 0.2 + 0.1 * 1.25)
+
+
+def test_a_unet_has_probabilities():
+    """They are above one half where its masks are, and carry gradients."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = gx.create("segmenter/unet", concepts=("a", "b"), channels=3, width=8, depth=1, value_range=(0.0, 1.0))
+    samples = Samples(draws.normal(0, range(3), (3, 8, 8), stream="images").clamp(-1, 1), value_range=(-1.0, 1.0))
+    samples.images.requires_grad_()
+    soft = probabilities_of(unet)(samples)
+    detached = dataclasses.replace(samples, images=samples.images.detach())
+    assert torch.equal(soft > 0.5, unet.segment(detached, RUNTIME))
+    assert 0 < int((soft > 0.5).sum()) < soft.numel()
+    (slope,) = torch.autograd.grad(soft.sum(), samples.images)
+    assert slope.any()
 
 
 def test_alpha_starts_from_scores():
