@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
-from unit_models import Net, places
+from unit_models import Net, Says, places
 
 from genxai_core import units
 from genxai_core.errors import InputError
@@ -196,12 +196,15 @@ def test_maps_of_another_size_are_refused():
 
 
 def test_what_is_kept_of_the_maps_is_a_copy():
+    model = Says()
     maps = activations("white", (4, 4))
-    made = units.Thresholds(["l"], 0.9)
-    made.see({"l": maps})
-    first = made.values()["l"]
+    with units.threshold(model, "layer", 0.9) as made:
+        model(maps)  # a rectification in place follows the layer
+    first = made.values()["layer"]
+    assert (maps >= 0).all()
+    assert torch.equal(first, dense_threshold(activations("white", (4, 4)), 0.9, (4, 4))[0].float())
     maps.zero_()
-    assert torch.equal(made.values()["l"], first)
+    assert torch.equal(made.values()["layer"], first)
 
 
 # -- recording one call -----------------------------------------------------------------------------------------

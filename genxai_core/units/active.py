@@ -56,28 +56,41 @@ def histogram(maps: Tensor, thresholds: Tensor, concepts: Concepts) -> Tensor:
     level = thresholds.to(maps.device)
     found = torch.zeros(len(concepts.bytes), units * 256, dtype=torch.long, device=maps.device)
     mesh = grid((cells[0], cells[1]), concepts.size, maps.dtype, maps.device)
-    area = concepts.size[0] * concepts.size[1]
+    each = maps.contiguous().flatten(0, 1)
+
+    def add(of: Tensor, pixel: Tensor) -> None:
+        sample = quotient(of, units)
+        unit = (of - sample * units) * 256
+        at = sample * (concepts.size[0] * concepts.size[1]) + pixel
+        for total, byte in zip(found, concepts.bytes):
+            total += (unit + byte.index_select(0, at)).bincount(minlength=units * 256)
+
+    doubtful: list[tuple[Tensor, Tensor]] = []
     step = max(1, CELLS // (units * cells[0] * cells[1]))
     for start in range(0, n, step):
-        part = maps[start : start + step].contiguous()
-        for of, pixel in _active(part.flatten(0, 1), level, mesh):
-            sample = quotient(of, units)
-            unit = (of - sample * units) * 256
-            at = (sample + start) * area + pixel
-            for total, byte in zip(found, concepts.bytes):
-                total += (unit + byte.index_select(0, at)).bincount(minlength=units * 256)
+        first, part = start * units, each[start * units : (start + step) * units]
+        for of, pixel, near in _active(part, level.repeat(len(part) // units), mesh):
+            if near is None:
+                add(of + first, pixel)
+            else:
+                doubtful.append((of[near] + first, pixel[near]))
+                add(of[~near] + first, pixel[~near])
+    if doubtful:  # so near the threshold that only the very same computation decides
+        of, pixel = (torch.cat(parts) for parts in zip(*doubtful))
+        which, back = torch.unique(of, return_inverse=True)
+        exact = _as_among_all(each[which], which % units, units, mesh)
+        right = exact[back, pixel] > level[of % units]
+        add(of[right], pixel[right])
     return found.reshape(-1, units, 256)
 
 
-def _active(maps: Tensor, level: Tensor, mesh: Grid) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield which map and which pixel of it, of maps ``[N · U, h, w]`` with levels ``[U]``; each active pixel once."""
-    units, level = len(level), level.repeat(len(maps) // len(level))
+def _active(maps: Tensor, level: Tensor, mesh: Grid) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Yield which of maps ``[M, h, w]`` and which pixel of it exceeds the level ``[M]``, and where that is in doubt."""
     if mesh.cells == mesh.size:  # upsampling changes nothing
         cell = nonzero(maps > level[:, None, None])
         of = quotient(cell, maps[0].numel())
-        yield of, cell - of * maps[0].numel()
+        yield of, cell - of * maps[0].numel(), None
         return
-    doubtful: list[tuple[Tensor, Tensor]] = []
     for quads, values, doubt in mesh.above(maps, level):
         edge = level.index_select(0, quads.of)
         flat = nonzero(values > edge - doubt)
@@ -85,18 +98,8 @@ def _active(maps: Tensor, level: Tensor, mesh: Grid) -> Iterator[tuple[Tensor, T
         k = flat - line * len(quads)
         row = quotient(line, values.shape[1])
         found = quads.take(k)
-        of, pixel = found.of, mesh.pixels(found, row, line - row * values.shape[1])
         near = values.reshape(-1).index_select(0, flat) <= (edge + doubt).index_select(0, k)
-        if bool(near.any()):
-            doubtful.append((of[near], pixel[near]))
-            of, pixel = of[~near], pixel[~near]
-        yield of, pixel
-    if doubtful:  # so near the threshold that only the very same computation decides
-        of, pixel = (torch.cat(parts) for parts in zip(*doubtful))
-        which, back = torch.unique(of, return_inverse=True)
-        exact = _as_among_all(maps[which], which % units, units, mesh)
-        right = exact[back, pixel] > level[of]
-        yield of[right], pixel[right]
+        yield found.of, mesh.pixels(found, row, line - row * values.shape[1]), near if bool(near.any()) else None
 
 
 def _as_among_all(maps: Tensor, unit: Tensor, units: int, mesh: Grid) -> Tensor:

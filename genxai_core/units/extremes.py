@@ -39,7 +39,7 @@ def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, k: int) ->
     step = max(1, 4 * CELLS // (samples * cells[0] * cells[1]))
     for start in range(0, units, step):
         some = [part[start : start + step] for part in parts]
-        maps = torch.cat(some, 1) if len(some) > 1 else some[0]
+        maps = torch.cat(some, 1) if len(some) > 1 else some[0].contiguous()
         bounds = _bounds(maps, mesh, k)
         found += [_of_one(one, mesh, k, bound) for one, bound in zip(maps, bounds)]
     above, below = torch.tensor(found, dtype=torch.float64).to(parts[0].dtype).unbind(1)

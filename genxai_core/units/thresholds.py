@@ -46,15 +46,17 @@ class Thresholds:
     def see(self, activations: Mapping[str, Tensor]) -> None:
         """Take in activations that are at hand, such as those that `record` keeps: of all the layers.
 
+        They are not copied if they are in main memory, so do not change them afterwards.
+
         Raises
         ------
         InputError
             If an activation is not finite, or of another shape than before.
         """
         for layer in self.layers:
-            self._see(layer, activations[layer])
+            self._see(layer, activations[layer], copy=False)
 
-    def _see(self, layer: str, activation: Tensor) -> None:
+    def _see(self, layer: str, activation: Tensor, copy: bool = True) -> None:
         activation = activation.detach()
         if not finite(activation):
             raise InputError(f"layer {layer!r} returns NaN or infinity; check the model's weights and its inputs")
@@ -64,7 +66,7 @@ class Thresholds:
         if parts and parts[0].shape[2:] != maps.shape[2:]:
             found = f"{list(parts[0].shape[2:])} cells before and {list(maps.shape[2:])} now"
             raise InputError(f"layer {layer!r} returned {found}; use images of one size")
-        parts.append(maps.transpose(0, 1).to("cpu", copy=True, memory_format=torch.contiguous_format))
+        parts.append(maps.transpose(0, 1).to("cpu", copy=copy))
 
     def cells(self, layer: str) -> int:
         """Return how many cells of each unit of a layer were seen, after upsampling."""
