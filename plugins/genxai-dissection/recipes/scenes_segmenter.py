@@ -21,7 +21,7 @@ import genxai_core as gx
 from genxai_core import pretrained, saving
 
 WEIGHTS = "scenes-32"
-N_TRAIN, N_TEST = 4000, 1000
+N_TRAIN, N_TEST = 4000, 300
 DATA = {"n": N_TRAIN, "size": 32, "seed": 0}
 TRAINING = {"steps": 6000, "holdout": 0.0}
 CARD = {

@@ -1,11 +1,13 @@
-"""The U-Net and its trainer keep the contracts of their kinds."""
+"""The U-Net, the segmenter of scenes and the trainer keep the contracts of their kinds."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
 from genxai_core import Spec
-from genxai_core.testing import SegmenterTests, TrainerTests
+from genxai_core.testing import PatchDataset, SegmenterTests, TrainerTests
 
 
 class Seeded(SegmenterTests):
@@ -25,6 +27,13 @@ class TestUNet(Seeded):
 class TestUNetAtAnotherSize(Seeded):
     component = "segmenter/unet"
     params = {"concepts": ("patch",), "channels": 1, "width": 8, "value_range": (0.0, 1.0), "sizes": (24, 32)}
+
+
+class TestScenes(SegmenterTests):
+    component = "segmenter/scenes"
+
+    def samples(self):
+        return replace(PatchDataset(5, channels=3)[:], masks=None, concepts=())
 
 
 class TestSegmenterTrainer(TrainerTests):

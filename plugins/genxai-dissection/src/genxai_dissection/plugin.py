@@ -53,6 +53,12 @@ def genxai_components() -> Iterable[Component]:
         ),
         Component(
             "segmenter",
+            "scenes",
+            "genxai_dissection.scenes:Scenes",
+            "shapes and backgrounds of scenes: exact where rendered, by a shipped U-Net where generated",
+        ),
+        Component(
+            "segmenter",
             "transformers",
             "genxai_dissection.transformers:Transformers",
             "a semantic-segmentation model of the transformers library, from a local folder",
