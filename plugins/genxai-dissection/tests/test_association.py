@@ -366,3 +366,34 @@ def test_what_cannot_be_dissected():
 def test_layers_that_are_not_named():
     assert tuple(dissect(deep()).layers) == ("norm", "second.2")  # of 4×4 and 8×8, the last leaf modules
     assert tuple(dissect(painter()).layers) == ("layers", "enlarge")
+
+
+def test_a_chosen_call_of_a_layer_is_dissected():
+    """As of a diffusion model, whose U-Net runs once per timestep."""
+
+    class Steps(type(painter())):
+        def forward(self, latents):
+            for scale in (4.0, 2.0, 1.0):
+                image = super().forward(scale * latents)
+            return image
+
+    def thresholds(call):
+        method = GanDissection(Quadrants(), layers=("layers",), call=call, **{**FEW, "examples": 0})
+        return dissect(Steps().eval(), method).thresholds["layers"]
+
+    assert torch.equal(thresholds(None), thresholds(2))
+    assert torch.allclose(thresholds(0), 4 * thresholds(2))
+    assert torch.allclose(thresholds(1), 2 * thresholds(2))
+
+
+def test_what_is_kept_does_not_grow_with_the_samples():
+    def numbers(batches):
+        state = partial.Partial({"l": torch.zeros(2)}, 1000, 4)
+        for first in range(0, 10 * batches, 10):
+            state.take({"l": torch.rand(10, 2, 4, 4)}, torch.ones(10, 1, 8, 8, dtype=torch.bool), first)
+        kept = [*state.peaks.values(), *state.strongest.values()]
+        for block in state.blocks:
+            kept += [*block.intersection.values(), *block.area.values()]
+        return sum(t.numel() for t in kept)
+
+    assert numbers(100) == numbers(96)
