@@ -14,7 +14,7 @@ from .upsampling import CELLS, Grid, Quads, grid, nonzero
 PILOT = 2048
 """Quads, or a sixteenth of all, by which the level is guessed below which no pixel need be known."""
 
-MARGIN = 1.8
+MARGIN = 1.5
 """The guess leaves so many times as many pixels as are needed. Where it leaves too few, all are looked at."""
 
 
@@ -55,8 +55,8 @@ def _of_one(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> tuple[floa
     if len(values) <= k:
         values = _beyond(maps, mesh, k, -math.inf)
     at = len(values) - k
-    below, above = np.partition(values, (at - 1, at))[at - 1 : at + 1].tolist()
-    return above, below
+    ordered = np.partition(values, at)
+    return float(ordered[at]), float(ordered[:at].max())
 
 
 def _beyond(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> np.ndarray:
