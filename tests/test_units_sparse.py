@@ -176,7 +176,9 @@ def test_the_guess_changes_the_work_and_not_the_threshold(monkeypatch):
     first = made.values()["l"]
     guesses = []
     for low in (math.nan, -math.inf, 1e9):  # nothing is above NaN, all is above -inf
-        monkeypatch.setattr(extremes, "_bounds", lambda maps, mesh, k, low=low: guesses.append(1) or [low] * len(maps))
+        monkeypatch.setattr(
+            extremes, "_bounds", lambda maps, mesh, k, low=low: guesses.append(1) or [[low]] * len(maps)
+        )
         assert torch.equal(made.values()["l"], first)
     monkeypatch.setattr(extremes, "CELLS", 10)
     monkeypatch.setattr(upsampling, "AT_ONCE", 100)

@@ -14,8 +14,8 @@ from .upsampling import CELLS, Grid, Quads, grid, nonzero
 PILOT = 2048
 """Quads, or a sixteenth of all, by which the level is guessed below which no pixel need be known."""
 
-MARGIN = 1.5
-"""The guess leaves so many times as many pixels as are needed. Where it leaves too few, all are looked at."""
+MARGINS = (1.5, 4.0)
+"""A guess leaves so many times as many pixels as are needed. Where it leaves too few the next is taken, then all."""
 
 
 def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, k: int) -> tuple[Tensor, Tensor]:
@@ -41,19 +41,20 @@ def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, k: int) ->
         some = [part[start : start + step] for part in parts]
         maps = torch.cat(some, 1) if len(some) > 1 else some[0].contiguous()
         bounds = _bounds(maps, mesh, k)
-        found += [_of_one(one, mesh, k, bound) for one, bound in zip(maps, bounds)]
+        found += [_of_one(one, mesh, k, guesses) for one, guesses in zip(maps, bounds)]
     above, below = torch.tensor(found, dtype=torch.float64).to(parts[0].dtype).unbind(1)
     return above, below
 
 
-def _of_one(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> tuple[float, float]:
+def _of_one(maps: Tensor, mesh: Grid | None, k: int, bounds: Sequence[float]) -> tuple[float, float]:
     """Return both for one unit, ``[N, h, w]``."""
-    values = _beyond(maps, mesh, k, bound)
-    if len(values) <= k and bound == 0 and float(maps.min()) == 0:
-        # of a rectified unit that is mostly off, all other pixels are 0
-        return (float(values.min()) if len(values) == k else 0.0), 0.0
-    if len(values) <= k:
-        values = _beyond(maps, mesh, k, -math.inf)
+    for bound in (*bounds, -math.inf):
+        values = _beyond(maps, mesh, k, bound)
+        if len(values) > k:
+            break
+        if bound == 0 and float(maps.min()) == 0:
+            # of a rectified unit that is mostly off, all other pixels are 0
+            return (float(values.min()) if len(values) == k else 0.0), 0.0
     at = len(values) - k
     ordered = np.partition(values, at)
     return float(ordered[at]), float(ordered[:at].max())
@@ -74,8 +75,8 @@ def _beyond(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> np.ndarray
     return np.concatenate(found) if found else np.empty(0)
 
 
-def _bounds(maps: Tensor, mesh: Grid | None, k: int) -> list[float]:
-    """Guess, for each unit of ``[U, N, h, w]``, a level that more than k of its pixels exceed, but not many more."""
+def _bounds(maps: Tensor, mesh: Grid | None, k: int) -> list[list[float]]:
+    """Guess, for each unit of ``[U, N, h, w]``, levels that more than k of its pixels exceed, but not many more."""
     units, samples = maps.shape[:2]
     chance = torch.Generator().manual_seed(0)  # of the work to be done, not of any value
     if mesh is None:
@@ -97,7 +98,8 @@ def _bounds(maps: Tensor, mesh: Grid | None, k: int) -> list[float]:
         seen = values.transpose(0, 1).flatten(1)
     there = int((~seen[0].isnan()).sum())
     seen.nan_to_num_(nan=-math.inf)
-    rank = math.ceil(MARGIN * k / all_of_them * there) + 8
-    if rank >= there or all_of_them < 4 * there:
-        return [-math.inf] * units
-    return seen.topk(rank, 1).values[:, -1].tolist()
+    ranks = [math.ceil(margin * k / all_of_them * there) + 8 for margin in MARGINS]
+    ranks = [rank for rank in ranks if rank < there <= all_of_them / 4]
+    if not ranks:
+        return [[]] * units
+    return seen.topk(ranks[-1], 1).values[:, [rank - 1 for rank in ranks]].tolist()
