@@ -29,14 +29,14 @@ PARTS = """## Where the time goes, and the floor
 | what | activations | ours: thresholds (s) | ours: counts (s) | authors: thresholds (s) | authors: counts (s) | cells above | reading once (s) | ours / reading |
 |---|---|---|---|---|---|---|---|---|"""  # noqa: E501
 
-WHERE = """A pixel exceeds a level only where one of its four neighbouring cells does. So the counts cost one comparison
-per cell; then, for the quads of cells that touch one above the threshold, their four outermost pixels, of
-which one is the largest; then, where that is above, all pixels of the quad, and a look-up of the concepts,
-eight in a byte, for those that are active. In white noise the cells above lie apart, and each brings four
-quads along; smooth ones share them. The thresholds cost the same on a guessed lower level, which leaves
-about twice the pixels needed, and a partial sort of these; if the guess leaves too few, the unit is done
-again with all its pixels, so it is exact in any case. The floor is reading the activations once (the column
-before the last)."""
+WHERE = """A pixel exceeds a level only where one of its four neighbouring cells does. So the counts cost one
+comparison per cell; then, for the quads of cells that touch one above the threshold, their four outermost
+pixels, of which one is the largest; then, where that is above, all pixels of the quad, and a look-up of the
+concepts, eight in a byte, for those that are active. In white noise the cells above lie apart, and each
+brings four quads along; smooth ones share them. The thresholds cost the same on a guessed lower level,
+which leaves about one and a half times the pixels needed, and a partial sort of these; if it leaves too
+few, a lower guess is taken, and then all pixels, so the thresholds are exact in any case. The floor is
+reading the activations once (the column before the last)."""
 
 SCALE = """## Cost of more samples
 
