@@ -93,7 +93,8 @@ def check(
             listed = ", ".join(accepted) if accepted else "none"
             raise BadParameter(f"{place}{key}: {name} has no such parameter{hint} (it accepts: {listed})")
     missing = [p.name for p in of(target) if p.required and p.name not in params]
-    if missing and not partial and params.get(pretrained.PARAMETER) is None:
+    chosen = params.get(pretrained.PARAMETER) if pretrained.is_own(target) else None
+    if missing and not partial and chosen is None:
         raise BadParameter(f"{where or name}: {name} needs {', '.join(map(repr, missing))}, which is not given")
     checked: dict[str, Any] = {}
     for key, value in params.items():
@@ -101,6 +102,9 @@ def check(
             checked[key] = value
         else:
             checked[key] = _typed(target, signature.parameters[key], value, f"{place}{key}", unknown_values)
+    if isinstance(chosen, str):
+        known = {k: v for k, v in checked.items() if k != pretrained.PARAMETER and not unknown_values(v)}
+        pretrained.agree(target, chosen, known, use=name, where=where)
     return checked
 
 

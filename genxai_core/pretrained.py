@@ -24,6 +24,12 @@ CARDS = "cards.json"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
+def folder_of(target: Any) -> Path | None:
+    """Return where a class says that its weights are; a subclass ships nothing of its base's."""
+    folder = vars(target).get("pretrained_folder") if inspect.isclass(target) else None
+    return None if folder is None else Path(folder)
+
+
 def cards(target: Any) -> dict[str, dict[str, Any]]:
     """Return what is shipped with a class: name -> recipe, seed, data, metrics, hash; empty where there is nothing.
 
@@ -32,10 +38,16 @@ def cards(target: Any) -> dict[str, dict[str, Any]]:
     StorageError
         If the file that says so is damaged.
     """
-    folder = vars(target).get("pretrained_folder") if inspect.isclass(target) else None
-    if folder is None or not (Path(folder) / CARDS).is_file():
+    folder = folder_of(target)
+    if folder is None or not (folder / CARDS).is_file():
         return {}
-    found: dict[str, dict[str, Any]] = storage.read_json(Path(folder) / CARDS)
+    try:
+        found: dict[str, dict[str, Any]] = storage.read_json(folder / CARDS)
+        whole = all(isinstance(card["hash"], str) for card in found.values())
+    except (StorageError, AttributeError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise StorageError(f"{folder / CARDS}: damaged; reinstall the plugin")
     return found
 
 
@@ -51,23 +63,24 @@ def extend(signature: inspect.Signature, target: Any) -> inspect.Signature:
     return signature.replace(parameters=[*(p for p in given if p not in rest), own, *rest])
 
 
-def take(target: Any, params: dict[str, Any]) -> str | None:
-    """Take the name of shipped weights out of a constructor's parameters; None where there is none."""
-    shipped = cards(target) and PARAMETER not in inspect.signature(target).parameters
-    return params.pop(PARAMETER, None) if shipped else None
+def is_own(target: Any) -> bool:
+    """Say whether ``pretrained`` is a parameter of ours, not one that the constructor has."""
+    return bool(cards(target)) and PARAMETER not in inspect.signature(target).parameters
 
 
-def load(target: Any, name: str, params: Mapping[str, Any], *, use: str, where: str = "") -> nn.Module:
-    """Build a shipped model: hashes checked, weights matched strictly, in eval mode, half precision made single.
+def agree(target: Any, name: str, params: Mapping[str, Any], *, use: str, where: str = "") -> dict[str, Any]:
+    """Return the parameters that shipped weights were saved with, and the free ones that are given.
+
+    Free are those that the class names in ``pretrained_free``: they are no part of the architecture.
 
     Parameters
     ----------
     target
-        Its class.
+        The class.
     name
         One of `cards`.
     params
-        What else was given to the constructor. It may repeat what the model was built with, and nothing else.
+        What else is given to the constructor. It may repeat what the model was saved with.
     use
         The component's full name.
     where
@@ -80,26 +93,39 @@ def load(target: Any, name: str, params: Mapping[str, Any], *, use: str, where: 
     StorageError
         If the files are damaged, or of another component.
     """
+    folder = Path(target.pretrained_folder) / name
+    saved = storage.unpack(storage.read_json(folder / "result.json")["model"], {})
+    if saved["use"].partition("@")[0] != use:
+        raise StorageError(f"{folder}: holds {saved['use']}, not {use}; reinstall the plugin")
+    bound = inspect.signature(target).bind_partial(**saved["with"])
+    bound.apply_defaults()
+    free = {k: v for k, v in params.items() if k in getattr(target, "pretrained_free", ())}
+    for key in params.keys() - free.keys():
+        if _plain(params[key]) != _plain(bound.arguments[key]):
+            raise BadParameter(
+                f"{f'{where}.' if where else f'{use}: '}{key}: the weights {name!r} are for {bound.arguments[key]!r}, "
+                f"not {params[key]!r}; take parameters and data that fit them, or leave {PARAMETER} out"
+            )
+    return {**saved["with"], **free}
+
+
+def load(target: Any, name: str, built_with: Mapping[str, Any]) -> nn.Module:
+    """Build a shipped model with what `agree` returned: hashes checked, weights strict, eval mode, half made single.
+
+    Raises
+    ------
+    StorageError
+        If the files are not those of the card, or the weights do not fit.
+    """
     import torch
 
     from . import saving
 
     folder = Path(target.pretrained_folder) / name
-    if storage.content_hash(folder) != cards(target)[name].get("hash"):
+    if storage.content_hash(folder) != cards(target)[name]["hash"]:
         raise StorageError(f"{folder}: is not what its card says; reinstall the plugin")
-    model = saving.load_model(folder)
-    recipe = saving.recipe_of(model)
-    if recipe is None or recipe.use.partition("@")[0] != use:
-        raise StorageError(f"{folder}: holds {saving.name_of(model)}, not {use}; reinstall the plugin")
-    bound = inspect.signature(target).bind_partial(**recipe.params)
-    bound.apply_defaults()
-    for key, value in params.items():
-        if _plain(value) != _plain(bound.arguments[key]):
-            raise BadParameter(
-                f"{f'{where}.' if where else f'{use}: '}{key}: the weights {name!r} are for {bound.arguments[key]!r}, "
-                f"not {value!r}; leave {key} out, or {PARAMETER}"
-            )
-    if any(v.dtype == torch.float16 for v in model.state_dict().values()):
+    model: nn.Module = saving.load_result(folder, build=lambda: target(**built_with))
+    if any(v.dtype in (torch.float16, torch.bfloat16) for v in model.state_dict().values()):
         model.float()
     return model
 
@@ -128,15 +154,15 @@ def ship(model: nn.Module, name: str, card: Mapping[str, Any]) -> Path:
     """
     from . import saving
 
-    folder = getattr(type(model), "pretrained_folder", None)
+    folder = folder_of(type(model))
     if folder is None or not _NAME.fullmatch(name):
         said = (
             "has no pretrained_folder" if folder is None else f"cannot be shipped as {name!r}; use a name-with-hyphens"
         )
         raise StorageError(f"{type(model).__name__} {said}")
-    path = saving.save_model(model, Path(folder) / name)
+    path = saving.save_model(model, folder / name)
     written = {**cards(type(model)), name: {**card, "hash": storage.content_hash(path)}}
-    storage.write_json(Path(folder) / CARDS, written)
+    storage.write_json(folder / CARDS, written)
     return path
 
 

@@ -202,10 +202,11 @@ class Registry:
         log = _created.get()
         if log is not None:
             log.append(provided)
-        if (chosen := pretrained.take(target, checked)) is not None:
-            return pretrained.load(target, chosen, checked, use=full_name, where=where)
+        chosen = checked.pop(pretrained.PARAMETER, None) if pretrained.is_own(target) else None
+        if chosen is not None:
+            params = pretrained.agree(target, chosen, checked, use=full_name, where=where)
         try:
-            built = target(**checked)
+            built = target(**checked) if chosen is None else pretrained.load(target, chosen, params)
         except ValueError as error:
             raise BadParameter(f"{where or full_name}: {' '.join(str(error).split())}") from error
         from . import saving  # imports torch, which whoever builds a component needs anyway

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -96,7 +98,7 @@ def test_parameters_that_agree_may_be_given(shipped, params):
 
 
 def test_parameters_that_disagree_are_refused(shipped):
-    with pytest.raises(BadParameter, match=r"head: size: the weights 'good' are for 4, not 8; leave size"):
+    with pytest.raises(BadParameter, match=r"head: size: the weights 'good' are for 4, not 8; take parameters"):
         create("discriminator/head", pretrained="good", size=8)
     with pytest.raises(BadParameter, match="names"):
         Spec("discriminator/head", {"pretrained": "good"}).build(size=4, names=("a", "b", "d"))
@@ -119,12 +121,14 @@ def test_a_parameter_of_that_name_that_a_class_has_already_is_its_own(shipped, i
     class Own(Head):
         pretrained_folder = Head.pretrained_folder
 
-        def __init__(self, pretrained: str) -> None:
-            super().__init__(4)
+        def __init__(self, size: int, pretrained: str) -> None:
+            super().__init__(size)
             self.given = pretrained
 
     isolated_registry.register("discriminator/own", Own)
-    assert create("discriminator/own", pretrained="good").given == "good"
+    assert create("discriminator/own", pretrained="good", size=4).given == "good"
+    with pytest.raises(BadParameter, match="'size', which is not given"):
+        create("discriminator/own", pretrained="good")
 
 
 def test_an_unknown_name_is_told_with_those_that_are(shipped):
@@ -174,6 +178,102 @@ def rehash(folder):
     cards = json.loads((folder.parent / "cards.json").read_text())
     cards["good"]["hash"] = storage.content_hash(folder)
     storage.write_json(folder.parent / "cards.json", cards)
+
+
+def test_what_a_subclass_ships_leaves_its_base_alone(shipped, isolated_registry):
+    isolated_registry.register("discriminator/heir", type("Heir", (Head,), {}))
+    with pytest.raises(StorageError, match="Heir has no pretrained_folder"):
+        pretrained.ship(create("discriminator/heir", size=4), "bad", {})
+    assert list(pretrained.cards(Head)) == ["good"]
+
+
+def test_free_parameters_may_differ(shipped, monkeypatch):
+    monkeypatch.setattr(Head, "pretrained_free", ("names",), raising=False)
+    assert create("discriminator/head", pretrained="good", names=("x", "y", "z")).class_names == ("x", "y", "z")
+
+
+def test_of_two_providers_the_one_that_is_named_loads_its_own(shipped, isolated_registry):
+    from types import ModuleType
+
+    from genxai_core import Component, hookimpl
+
+    module = ModuleType("another_provider")
+    component = Component("discriminator", "head", f"{Other.__module__}:Other", "another")
+    module.genxai_components = hookimpl(lambda: [component])
+    isolated_registry.host._add(module, "somebody-else", "0")
+    loaded = create("discriminator/head@registered-by-a-test", pretrained="good")
+    assert saving.recipe_of(loaded).use == "discriminator/head@registered-by-a-test"
+
+
+def test_bfloat16_comes_back_in_single_precision(shipped):
+    pretrained.ship(create("discriminator/head", size=4).bfloat16(), "brain", {})
+    assert create("discriminator/head", pretrained="brain").linear.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"good": 3}', '{"good": {}}'])
+def test_damaged_cards_are_told(shipped, content):
+    (Head.pretrained_folder / "cards.json").write_text(content)
+    with pytest.raises(StorageError, match=r"cards\.json: damaged; reinstall the plugin"):
+        create("discriminator/head", pretrained="good")
+
+
+PLUGIN = """
+from pathlib import Path
+import torch
+from torch import nn
+from genxai_core import Component, Discriminator, hookimpl
+
+
+class Flat(Discriminator):
+    value_range, pretrained_folder = (-1.0, 1.0), Path(__file__).parent / "weights"
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size * size, 1)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
+
+
+@hookimpl
+def genxai_components():
+    return [Component("discriminator", "flat", "flat_plugin:Flat", "for a test")]
+"""
+PIPELINE = """
+genxai: 1
+name: p
+steps:
+  flat: {use: discriminator/flat, with: {pretrained: mine}}
+"""
+
+
+def test_a_pipeline_notices_other_weights_of_a_plugin_file_and_a_contradiction(tmp_path):
+    (tmp_path / "flat_plugin.py").write_text(PLUGIN)
+    (tmp_path / "p.yaml").write_text(PIPELINE)
+
+    def run(*code):
+        done = subprocess.run([sys.executable, *code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+        return done.stdout + done.stderr
+
+    def ship(value):
+        return run(
+            "-c",
+            "from genxai_core import registry, pretrained, create; registry.default().host.load_file('flat_plugin.py');"
+            f"m = create('discriminator/flat', size=4); m.linear.bias.data.fill_({value});"
+            "pretrained.ship(m, 'mine', {})",
+        )
+
+    def genxai(*arguments):
+        return run("-m", "genxai_core", *arguments, "--plugin", "flat_plugin.py")
+
+    assert ship(1.0) == ""
+    pipeline = ("run", "p.yaml", "--cache", "cache", "--out", "out")
+    assert "discriminator/flat" in genxai(*pipeline)
+    assert "nothing to do" in genxai(*pipeline)
+    assert ship(2.0) == ""
+    assert "nothing to do" not in genxai(*pipeline)
+    (tmp_path / "p.yaml").write_text(PIPELINE.replace("mine}", "mine, size: 8}"))
+    assert "size: the weights 'mine' are for 4, not 8" in genxai("check", "p.yaml")
 
 
 def test_what_cannot_be_shipped_is_told(shipped):

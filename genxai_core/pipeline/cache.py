@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import registry, saving, storage
+from .. import pretrained, registry, saving, storage
 from ..component import Spec
 from ..errors import StorageError
 from ..plugins import Plugin, canonical
@@ -43,9 +43,15 @@ def default_folder() -> Path:
 
 
 def sources(plugin: Plugin) -> str:
-    """Hash the source files of a plugin: its packages, or the file that ``--plugin`` named with what it imported."""
+    """Hash the source files of a plugin: its packages, or the file that ``--plugin`` named with what it imported.
+
+    Weights that ship with it are among them.
+    """
     if plugin.source is not None:
-        return storage.digest([storage.file_hash(path) for path in (plugin.source, *plugin.beside) if path.is_file()])
+        files = [storage.file_hash(path) for path in (plugin.source, *plugin.beside) if path.is_file()]
+        classes = [registry.default().resolve(f"{c.full_name}@{plugin.distribution}") for c in plugin.components]
+        folders = [folder for folder in map(pretrained.folder_of, classes) if folder is not None and folder.is_dir()]
+        return storage.digest([*files, *(storage.content_hash(folder) for folder in folders)])
     if plugin.distribution == CORE:
         return _package("genxai_core", PRESENTATION)
     modules = [plugin.module.__name__, *(c.target.partition(":")[0] for c in plugin.components)]

@@ -1,5 +1,7 @@
 """dataset/npz: arrays come back as they are, masks follow their images, and what does not fit is told."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -99,7 +101,12 @@ def test_the_first_ones(saved):
         ({}, {"labels": "kind", "class_names": ["a"]}, "one class_name per label"),
         ({}, {"masks": "parts", "concepts": ["a", "b"]}, "there are 2 concepts; name all"),
         ({"parts": np.zeros((N, 3, 3), int)}, {"masks": "parts", "concepts": ["a"]}, "masks are integers"),
-        ({"known": np.zeros((N, 3))}, {"factors": "known", "factor_names": ["x"]}, r"are \[6, 3\], not \[6, 1\]"),
+        ({"kind": np.zeros(())}, {"labels": "kind"}, "no array with rows"),
+        ({"kind": np.full(N, 2**63, np.uint64)}, {"labels": "kind"}, "labels are integers"),
+        ({"kind": np.full(N, 30_000_000)}, {"labels": "kind"}, "labels are numbers of classes"),
+        ({"known": np.zeros((N, 3))}, {"factors": "known", "factor_names": ["x"]}, r"finite numbers \[6, 1\]"),
+        ({"known": np.zeros((N, 1), complex)}, {"factors": "known", "factor_names": ["x"]}, "finite numbers"),
+        ({"known": np.full((N, 1), np.nan)}, {"factors": "known", "factor_names": ["x"]}, "finite numbers"),
     ],
 )
 def test_what_does_not_fit_is_told(saved, changes, params, match):
@@ -112,6 +119,22 @@ def test_files_that_are_none(tmp_path):
         load(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(StorageError, match=r"is no \.npz file"):
+        load(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize("shape", ["(17592186044416, 16, 16)", "(-3,)", "('a',)"])
+def test_a_header_that_lies_is_told(tmp_path, shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(tmp_path / "lie.npz", "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    with pytest.raises(StorageError, match=r"is no \.npz file"):
+        load(tmp_path / "lie.npz")
+
+
+def test_a_member_that_is_no_array_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("images.npy", "hello")
+    with pytest.raises(StorageError, match="images is no array"):
         load(tmp_path / "text.npz")
 
 

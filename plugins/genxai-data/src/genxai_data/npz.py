@@ -18,6 +18,9 @@ from .images import check_range, check_size, resized, scaled
 MAX_BYTES = 2**33
 """Of one array, unpacked: a file that announces more is not opened."""
 
+MAX_CLASSES = 100_000
+"""Labels beyond it are numbers of something else, such as rows of a table."""
+
 
 class NPZDataset(Dataset):
     """Images of an ``.npz`` file (``numpy.savez``), with labels, masks and factors from other arrays of it.
@@ -87,11 +90,12 @@ class NPZDataset(Dataset):
         n, channels, height, width = self._images.shape
         self._labels = None if labels is None else _integers(arrays[labels], (n,), f"{file}: {labels}")
         self._masks = None if masks is None else self._planes(arrays[masks], (height, width), f"{file}: {masks}")
-        self._factors = None if factors is None else torch.from_numpy(arrays[factors].astype(np.float32))
-        if self._factors is not None and self._factors.shape != (n, len(self.factor_names)):
-            raise StorageError(f"{file}: {factors} are {list(self._factors.shape)}, not {[n, len(self.factor_names)]}")
+        wide = (n, len(self.factor_names))
+        self._factors = None if factors is None else _numbers(arrays[factors], wide, f"{file}: {factors}")
         if self._labels is not None:
             most = int(self._labels.max())
+            if most >= MAX_CLASSES:
+                raise StorageError(f"{file}: {labels} reach {most:,}; labels are numbers of classes, from 0")
             self.class_names = self.class_names or tuple(str(i) for i in range(most + 1))
             if most >= len(self.class_names):
                 raise StorageError(f"{file}: label {most} has no name; give one class_name per label")
@@ -156,10 +160,14 @@ def _read(file: Path, names: list[str]) -> dict[str, np.ndarray]:
         if max(sizes[name] for name in names) > MAX_BYTES:
             raise StorageError(f"{file}: announces an array of more than {MAX_BYTES:,} bytes; split it")
         with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, zlib.error) as error:
+            found = {name: arrays[name] for name in names}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, zlib.error, MemoryError) as error:
         said = "holds Python objects" if "pickle" in str(error) else f"is no .npz file ({error})"
         raise StorageError(f"{file}: {said}; write it with numpy.savez from arrays of numbers") from None
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray) or array.ndim == 0:  # a member of another kind comes back as bytes
+            raise StorageError(f"{file}: {name} is no array with rows; write it with numpy.savez")
+    return found
 
 
 def _channels_first(images: np.ndarray, what: str) -> Tensor:
@@ -176,7 +184,17 @@ def _channels_first(images: np.ndarray, what: str) -> Tensor:
     )
 
 
+def _numbers(values: np.ndarray, shape: tuple[int, ...], what: str) -> Tensor:
+    if values.dtype.kind not in "biuf" or values.shape != shape or not np.isfinite(values).all():
+        raise StorageError(f"{what} is {values.dtype} {list(values.shape)}; factors are finite numbers {list(shape)}")
+    return torch.from_numpy(values.astype(np.float32))
+
+
 def _integers(values: np.ndarray, shape: tuple[int, ...], what: str) -> Tensor:
-    if values.dtype.kind not in "iu" or values.shape != shape or (len(values) and int(values.min()) < 0):
+    if (
+        values.dtype.kind not in "iu"
+        or values.shape != shape
+        or not 0 <= int(values.min()) <= int(values.max()) < 2**62
+    ):
         raise StorageError(f"{what} is {values.dtype} {list(values.shape)}; labels are integers {list(shape)} from 0")
     return torch.from_numpy(values.astype(np.int64))

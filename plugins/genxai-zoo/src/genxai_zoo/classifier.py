@@ -50,6 +50,7 @@ class Classifier(Discriminator):
 
     value_range = (-1.0, 1.0)
     pretrained_folder: ClassVar[Path] = Path(__file__).parent / "pretrained" / "classifier"
+    pretrained_free: ClassVar[tuple[str, ...]] = ("class_names",)
 
     def __init__(
         self,

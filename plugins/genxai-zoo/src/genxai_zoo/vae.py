@@ -73,6 +73,7 @@ class VAE(Generator):
     """
 
     pretrained_folder: ClassVar[Path] = Path(__file__).parent / "pretrained" / "vae"
+    pretrained_free: ClassVar[tuple[str, ...]] = ("samples",)
 
     def __init__(
         self,
