@@ -238,3 +238,8 @@ def test_the_page_on_times_is_written_from_its_kept_figures():
 def test_the_page_on_pretrained_models_is_written_from_their_cards():
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "pretrained.py"))
     assert benchmark["PAGE"].read_text() == benchmark["page"]()
+
+
+def test_the_page_on_dissected_sprites_is_written_from_its_kept_figures():
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "dissection_sprites.py"))
+    assert benchmark["PAGE"].read_text() == benchmark["page"](json.loads(benchmark["FIGURES"].read_text()))

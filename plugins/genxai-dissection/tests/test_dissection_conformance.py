@@ -29,3 +29,14 @@ class TestDissection(ExplanationTests):
     def example(self):
         method = GanDissection(quadrants.Quadrants(), samples=22, threshold_samples=10, quantile=0.9, examples=3)
         return method.explain(quadrants.painter(), runtime=Runtime(device="cpu", quiet=True))
+
+
+class TestGanDissectionByMorphology(ExplainerTests):
+    component = "explainer/gan-dissection"
+    params = {
+        "segmenter": Spec("segmenter/morphology"),
+        "samples": 12,
+        "threshold_samples": 10,
+        "quantile": 0.9,
+        "examples": 2,
+    }
