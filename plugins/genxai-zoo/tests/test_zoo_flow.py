@@ -199,6 +199,9 @@ def test_data_in_which_a_density_would_be_degenerate_are_refused(digits):
         train(flat, native=0, levels=0)
     with pytest.raises(InputError, match=r"fill 6\d of 256 dimensions.*native"):
         train(digits, native=0, levels=0)
+    for same in (digits[:1], gx.Samples(torch.zeros(3, 1, 4, 4), value_range=(-1.0, 1.0))):
+        with pytest.raises(InputError, match=rf"\({len(same)}\) that do not differ have no density; give at least 2"):
+            train(same, native=0, levels=0, trainer={"holdout": 0.0})
 
 
 def test_other_levels_and_sizes_than_the_data_have_are_refused(digits):

@@ -15,6 +15,7 @@ from torch import nn
 
 from genxai_core import Generator, Runtime, Samples, Spec, create, draws, saving
 from genxai_core.errors import BadParameter, ExplainerError, InputError, MissingCapability, StorageError
+from genxai_core.training import Loop
 
 SIDE, SIGMA = 4, 0.5
 D = SIDE * SIDE
@@ -121,6 +122,13 @@ def test_flows_of_other_levels_do_not_compare():
     flows = [create("generator/flow", size=8, levels=levels, hidden=4, transforms=1) for levels in (17, 9)]
     with pytest.raises(ValueError, match=r"levels \[17, 9\]"):
         GenerativeClassifier(flows)
+
+
+def test_densities_and_log_probabilities_do_not_compare():
+    vaes = [create("generator/vae", size=8, width=4, likelihood=name) for name in ("gaussian", "bernoulli")]
+    with pytest.raises(ValueError, match=r"do not compare: likelihood \['gaussian', 'bernoulli'\]"):
+        GenerativeClassifier(vaes)
+    assert GenerativeClassifier(vaes[1:] * 2).likelihood == "bernoulli"
 
 
 # -- its training -------------------------------------------------------------------------------------------------
@@ -232,6 +240,36 @@ def test_a_class_that_is_fitted_is_not_fitted_again_and_only_by_the_same_trainin
         assert torch.equal(one, other), name
     with pytest.raises(StorageError, match="is of another training"):
         trainer.fit(data, runtime.with_(seed=1))
+    for other in (
+        replace(data, images=-data.images),
+        replace(data, labels=1 - data.labels),
+        data[list(range(199, -1, -1))],
+    ):
+        with pytest.raises(StorageError, match="is of another training"):
+            trainer.fit(other, runtime)
+
+
+def test_a_class_that_was_stopped_does_not_go_on_with_other_images(gaussians, tmp_path, monkeypatch):
+    data, trainer = gaussians[0][:200], GenerativeClassifierTrainer(FLOW)
+    runtime = RUNTIME.with_(checkpoints=tmp_path, checkpoint_seconds=0)
+    update, calls = Loop.update, []
+
+    def stop_at_the_tenth(self, *given):
+        calls.append(given)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        update(self, *given)
+
+    monkeypatch.setattr(Loop, "update", stop_at_the_tenth)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(data, runtime)
+    with pytest.raises(StorageError, match=r"class-0/training-\w+: is of another training"):
+        trainer.fit(replace(data, images=-data.images), runtime)
+    resumed = trainer.fit(data, runtime)
+    assert len(calls) == 10 + 2 * 60 - 9
+    whole = trainer.fit(data, RUNTIME)
+    for (name, one), other in zip(whole.classifier.state_dict().items(), resumed.classifier.state_dict().values()):
+        assert torch.equal(one, other), name
 
 
 def test_what_it_cannot_train_on_is_refused(gaussians):
@@ -242,6 +280,11 @@ def test_what_it_cannot_train_on_is_refused(gaussians):
         trainer.fit(replace(data, labels=data.labels + 1), RUNTIME)
     with pytest.raises(InputError, match="class 'third' has no images"):
         trainer.fit(replace(data, labels=0 * data.labels), RUNTIME)
+    alone = replace(data, labels=(torch.arange(60) == int(split(60, 0.2, 0, "test")[0][0])).long())
+    with pytest.raises(InputError, match=r"class 'third': trainer/flow: training images \(1\) that do not differ"):
+        trainer.fit(alone, RUNTIME)
+    with pytest.raises(InputError, match="class 'odd': the images hold NaN or infinity; remove those"):
+        trainer.fit(replace(data, images=data.images * math.nan), RUNTIME)
     bigger = Samples(torch.zeros(40, 1, 8, 8), labels=torch.arange(40) % 2, value_range=(-1, 1), class_names=("a", "b"))
     with pytest.raises(InputError, match="trainer/classifier trained 0 models with log_prob"):
         GenerativeClassifierTrainer(Spec("trainer/classifier", {"steps": 1})).fit(bigger, RUNTIME)

@@ -76,6 +76,11 @@ class FlowTrainer(LikelihoodTrainer):
         if model.levels:
             _check_levels(model, v)
             v = v.round() + draws.uniform(0, range(len(v)), model.native_shape, stream="first-look").to(v) - 0.5
+        if bool((v == v[:1]).all()):
+            raise InputError(
+                f"trainer/flow: training images ({len(train)}) that do not differ have no density; give at least 2 "
+                f"that do, or hold fewer out"
+            )
         line = model.to_line(v)[0].double()
         model.shift.copy_(line.mean(0))
         covariance = _covariance(line - line.mean(0))

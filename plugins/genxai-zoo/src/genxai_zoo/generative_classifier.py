@@ -31,7 +31,7 @@ class GenerativeClassifier(Discriminator):
     ----------
     densities
         K ≥ 2 models with ``log_prob(images)``, of one space: the same value range, and where they state them the same
-        image shape, native shape and levels.
+        image shape, native shape, levels and likelihood (a Bernoulli VAE's log p is a log probability, no density).
     priors
         p(y), K numbers above 0, which are divided by their sum; equal ones unless given.
     class_names
@@ -65,7 +65,7 @@ class GenerativeClassifier(Discriminator):
             raise ValueError(f"priors {list(priors)} must be above 0")
         for density in densities:
             models.require(density, models.HasDensity, by=BY)
-        for name in ("value_range", "image_shape", "native_shape", "levels"):
+        for name in ("value_range", "image_shape", "native_shape", "levels", "likelihood"):
             stated = [getattr(density, name, None) for density in densities]
             if any(value != stated[0] for value in stated):
                 raise ValueError(f"the densities are of different spaces, which do not compare: {name} {stated}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -72,11 +73,12 @@ class GenerativeClassifierTrainer(Trainer):
         for name, own in zip(names, rows):
             if not own:
                 raise InputError(f"{BY}: class {name!r} has no images to train on; give some, or leave the class out")
-        config = [saving.describe(self.density), runtime.precision, self.holdout, len(data), *data.image_shape]
-        fitted = [
-            self._one(_Rows(data, own), runtime, c, storage.digest([c, runtime.seed, *config]))
-            for c, own in enumerate(rows)
-        ]
+        fitted = []
+        for c, own in enumerate(rows):
+            try:
+                fitted.append(self._one(_Rows(data, own), runtime, c))
+            except InputError as error:
+                raise InputError(f"{BY}: class {names[c]!r}: {error}") from error
         classifier: GenerativeClassifier = create(
             "discriminator/generative-classifier",
             densities=[_density(trained, self.density.use) for trained in fitted],
@@ -89,20 +91,24 @@ class GenerativeClassifierTrainer(Trainer):
             info |= self._measure(classifier, data, held, labels, runtime)
         return Trained({"classifier": classifier.cpu()}, _mean([trained.history for trained in fitted]), info)
 
-    def _one(self, data: Dataset, runtime: Runtime, c: int, made_of: str) -> Trained:
-        """Fit the density of a class, or read what an earlier run that was stopped has fitted."""
+    def _one(self, data: Dataset, runtime: Runtime, c: int) -> Trained:
+        """Fit the density of a class, or read what an earlier run on the same images has fitted."""
         if runtime.checkpoints is None:
             return self._train(data, runtime)
+        config = [saving.describe(self.density), runtime.precision, self.holdout, data.value_range, data.image_shape]
+        made_of = storage.digest([c, runtime.seed, *config, _content(data, runtime)])
         folder = Path(runtime.checkpoints) / "generative-classifier" / f"class-{c}"
-        done = folder / "fitted"
-        if storage.recover(done):
-            trained: Trained = saving.load_result(done)
-            if trained.info.get("made_of") != made_of:
-                raise StorageError(
-                    f"{done}: is of another training; delete {folder.parent} or use another checkpoint folder"
-                )
+        # named by its content: the density's own checkpoint knows how many images of which shape, not which they are
+        done, begun = folder / "fitted", folder / f"training-{made_of[:12]}"
+        trained: Trained | None = saving.load_result(done) if storage.recover(done) else None
+        if trained is not None and trained.info.get("made_of") == made_of:
             return trained
-        trained = self._train(data, runtime.with_(checkpoints=folder / "training"))
+        others = [done] if trained is not None else [path for path in folder.glob("training*") if path != begun]
+        if others:
+            raise StorageError(
+                f"{others[0]}: is of another training; delete {folder.parent} or use another checkpoint folder"
+            )
+        trained = self._train(data, runtime.with_(checkpoints=begun))
         if runtime.is_main:
             saving.save_result(Trained(trained.models, trained.history, {"made_of": made_of}), done)
         return trained
@@ -149,8 +155,16 @@ class _Rows(Dataset):
     def _samples(self, rows: list[int]) -> Samples:
         samples = self.data[[self.rows[i] for i in rows]]
         if not bool(torch.isfinite(samples.images).all()):
-            raise InputError(f"{BY}: the images hold NaN or infinity; remove those")
+            raise InputError("the images hold NaN or infinity; remove those")
         return samples
+
+
+def _content(data: Dataset, runtime: Runtime) -> str:
+    """SHA-256 of all images in their order."""
+    found = hashlib.sha256()
+    for start in range(0, len(data), runtime.batch_size):
+        found.update(data[start : start + runtime.batch_size].images.cpu().float().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _labels(data: Samples | Dataset, runtime: Runtime) -> tuple[Tensor, tuple[str, ...]]:
