@@ -298,7 +298,7 @@ def test_wrong_labels_are_refused(generator, labels, match):
         generator(generator.sample_latents(2, seed=0), labels)
 
 
-@pytest.mark.parametrize("wrong", [3, -1, 1.5, True, torch.tensor([[0, 1]])])
+@pytest.mark.parametrize("wrong", [3, -1, 1.5, True, None, "1", ["a"], torch.tensor([[0, 1]])])
 def test_wrong_given_labels_are_refused(generator, discriminator, wrong):
     for model in (generator, discriminator):
         with pytest.raises(InputError, match=r"\.given"):
@@ -310,6 +310,20 @@ def test_a_generator_is_given_one_class_only(generator):
         generator.given(labels=torch.tensor([0, 1]))
     with pytest.raises(InputError, match=r"given the label 1, so it takes no labels; leave labels out"):
         generator.given(labels=1).sample(1, seed=0, labels=torch.tensor([1]))
+
+
+def test_a_model_without_given_says_why(generator, discriminator):
+    for model in (generator, discriminator):
+        one = model.given(labels=1)
+        with pytest.raises(
+            InputError, match=r"/given was given its labels already; call given\(labels=…\) of the cond"
+        ):
+            one.given(labels=0)
+        with pytest.raises(AttributeError, match="no attribute 'gave'"):
+            _ = one.gave
+    for kind in ("generator", "discriminator"):
+        with pytest.raises(InputError, match=rf"{kind}/dcgan is not conditional.*build it with num_classes"):
+            gx.create(f"{kind}/dcgan", size=8).given(labels=0)
 
 
 def test_labels_that_are_not_as_many_as_the_images_are_refused(discriminator, images):

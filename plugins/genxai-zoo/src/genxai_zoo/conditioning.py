@@ -13,6 +13,27 @@ from genxai_core.errors import InputError
 Model = TypeVar("Model", bound=nn.Module)
 
 
+class NotConditionalError(InputError, AttributeError):
+    """There is no ``given``: ``hasattr`` is false, and a user reads why."""
+
+
+class Labelled(nn.Module):
+    """A model with classes or without, which says why it has no ``given`` where it has none."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Look for what is no ordinary attribute, as a `Module` does."""
+        if name != "given":  # a property that raises AttributeError ends here, too
+            return super().__getattr__(name)
+        if self.embedding is None:
+            raise NotConditionalError(
+                f"{saving.name_of(self)} is not conditional: it has no given(labels=…); build it with num_classes, or "
+                f"take it as it is"
+            )
+        raise NotConditionalError(
+            f"{saving.name_of(self)} was given its labels already; call given(labels=…) of the conditional model"
+        )
+
+
 def checked(labels: Tensor, n: int, num_classes: int, who: str) -> Tensor:
     """Return labels as int64 ``[n]``.
 
@@ -39,7 +60,10 @@ def fixed(labels: int | Tensor, num_classes: int, who: str) -> Tensor:
     InputError
         If they are no integers, or out of range.
     """
-    found = torch.as_tensor(labels)
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{who} takes integer labels, not {labels!r}") from error
     if found.ndim == 0:
         return checked(found[None], 1, num_classes, who)[0]
     return checked(found, len(found), num_classes, who)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genxai_core import Generator, Samples, draws
 from genxai_core.errors import InputError
 
-from .conditioning import checked, fixed, view
+from .conditioning import Labelled, checked, fixed, view
 
 SIZES = (8, 16, 32, 64, 128)
 """Image sizes in pixels: every layer doubles or halves, from 4×4 to the image."""
@@ -49,7 +49,7 @@ class PixelNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
 
 
-class DCGANGenerator(Generator):
+class DCGANGenerator(Labelled, Generator):
     """Latents ``[N, latents]`` to images ``[N, channels, size, size]`` in (-1, 1).
 
     Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional GANs", ICLR 2016, with
@@ -161,7 +161,7 @@ class DCGANGenerator(Generator):
     def given(self) -> Callable[..., DCGANGenerator]:
         """``given(labels=3)``, of a conditional one: the generator of that class, on the same weights."""
         if not hasattr(self, "num_classes"):
-            raise AttributeError("generator/dcgan is not conditional")
+            raise AttributeError  # Labelled says why
         return self._given
 
     def _given(self, *, labels: int) -> DCGANGenerator:

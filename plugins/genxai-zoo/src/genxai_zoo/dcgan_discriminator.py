@@ -13,11 +13,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 from genxai_core import Discriminator
 from genxai_core.errors import InputError
 
-from .conditioning import fixed, view
+from .conditioning import Labelled, fixed, view
 from .dcgan import _widths
 
 
-class DCGANDiscriminator(Discriminator):
+class DCGANDiscriminator(Labelled, Discriminator):
     """Images ``[N, channels, size, size]`` in (-1, 1) to one logit ``[N, 1]``; above zero means real.
 
     Radford et al. 2016 with spectral norm on every layer (Miyato et al., "Spectral Normalization for GANs", ICLR 2018:
@@ -105,7 +105,7 @@ class DCGANDiscriminator(Discriminator):
     def given(self) -> Callable[..., DCGANDiscriminator]:
         """``given(labels=…)``, of a conditional one: as it judges images of one class, or of a label each ``[N]``."""
         if not hasattr(self, "num_classes"):
-            raise AttributeError("discriminator/dcgan is not conditional")
+            raise AttributeError  # Labelled says why
         return self._given
 
     def _given(self, *, labels: int | Tensor) -> DCGANDiscriminator:
