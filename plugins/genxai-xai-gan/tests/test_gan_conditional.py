@@ -186,6 +186,8 @@ def test_data_without_labels_are_refused(conditional, samples):
 def test_another_number_of_classes_than_the_data_have_is_refused(conditional):
     with pytest.raises(InputError, match=r"the data have 3 classes, num_classes is 4; give num_classes: 3"):
         conditional(generator=Spec("generator/conditional", {"num_classes": 4, "class_names": ("a",) * 4}))
+    with pytest.raises(InputError, match=r"num_classes is 5; give num_classes: 3"):  # not the generator's own refusal
+        conditional(generator=Spec("generator/conditional", {"num_classes": 5}))
 
 
 @pytest.mark.parametrize(

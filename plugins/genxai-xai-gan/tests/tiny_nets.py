@@ -58,6 +58,8 @@ class ConditionalGenerator(TinyGenerator):
 
     def __init__(self, size: int, channels: int, num_classes: int, class_names: tuple[str, ...] = ()) -> None:
         super().__init__(size, channels)
+        if class_names and len(class_names) != num_classes:
+            raise ValueError(f"class_names {class_names} are not {num_classes}")
         self.num_classes, self.class_names = num_classes, class_names
         self.embedding = nn.Embedding(num_classes, 6)
 

@@ -170,7 +170,10 @@ class AdversarialTrainer(Trainer):
         channels, height, width = data.image_shape
         if height != width:
             raise InputError(f"trainer/{self.name} needs square images, not {height}×{width}; crop or resize the data")
-        named = {"class_names": data.class_names} if self.generator.params.get("num_classes") else {}
+        wanted = self.generator.params.get("num_classes")
+        if wanted:
+            self._check_classes(wanted, data)
+        named = {"class_names": data.class_names} if wanted else {}
         G = self.generator.build(size=height, channels=channels, **named)
         models.require(G, models.HasLatents, by=f"trainer/{self.name}")
         conditional = {"num_classes": classes(G)} if classes(G) else {}
@@ -195,12 +198,16 @@ class AdversarialTrainer(Trainer):
                 f"take a discriminator that offers given(labels=…)"
             )
         if made:
-            self._labels(data[:1])
-            if data.class_names and len(data.class_names) != made:
-                raise InputError(
-                    f"trainer/{self.name}: the data have {len(data.class_names)} classes, num_classes is {made}; "
-                    f"give num_classes: {len(data.class_names)}"
-                )
+            self._check_classes(made, data)
+
+    def _check_classes(self, num_classes: int, data: Samples | Dataset) -> None:
+        """Refuse data without labels, or of another number of classes."""
+        self._labels(data[:1])
+        if data.class_names and len(data.class_names) != num_classes:
+            raise InputError(
+                f"trainer/{self.name}: the data have {len(data.class_names)} classes, num_classes is {num_classes}; "
+                f"give num_classes: {len(data.class_names)}"
+            )
 
     def _labels(self, samples: Samples) -> Tensor:
         if samples.labels is None:
