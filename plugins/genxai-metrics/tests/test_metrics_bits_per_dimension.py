@@ -132,6 +132,14 @@ def test_a_log_probability_of_levels_is_taken_as_it_is():
     assert bits(Coin(), real)["bits_per_dimension"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_bernoulli_model_is_told_to_leave_levels_out():
+    model = create("generator/vae", size=8, width=4, likelihood="bernoulli").eval()
+    real = quantised(4, 2, shape=(1, 8, 8))
+    with pytest.raises(InputError, match=r"Bernoulli model is a log probability already.*; leave the metric's out"):
+        bits(model, real, levels=2)
+    assert bits(model, real)["bits_per_dimension"] > 0
+
+
 # -- the same for every order and batch ---------------------------------------------------------------------------
 
 

@@ -40,7 +40,8 @@ class BitsPerDimension(Metric):
 
     - ``native_shape``: the shape of v, what the density is of, so that D is its product; else that of the images;
     - ``to_native(images)`` and ``density(v)``: v, and log p of it; else the images, and ``log_prob``;
-    - ``levels``: how many values a number of v has, in which v is counted (0, 1, …).
+    - ``levels``: how many values a number of v has, in which v is counted (0, 1, …);
+    - ``likelihood``: ``bernoulli`` where log p is a log probability, which is taken as it is.
 
     **Quantised images** of a continuous density are dequantised: with u uniform on ±1/2 level of width w,
 
@@ -129,6 +130,10 @@ class BitsPerDimension(Metric):
         levels = int(getattr(model, "levels", 0) or 0)
         if levels and self.levels not in (0, levels):
             raise InputError(f"{BY}: the model counts {levels} levels, not {self.levels}; leave the metric's out")
+        if self.levels and getattr(model, "likelihood", None) == "bernoulli":
+            raise InputError(
+                f"{BY}: log p of a Bernoulli model is a log probability already, of no levels; leave the metric's out"
+            )
         shape = tuple(getattr(model, "native_shape", None) or real.image_shape)
         brought = hasattr(model, "to_native") and hasattr(model, "density")
         if self.levels and not brought and shape != tuple(real.image_shape):
