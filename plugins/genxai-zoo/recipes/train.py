@@ -1,4 +1,4 @@
-"""Train the weights that this package ships: as its recipes say, measured as they are shipped, in half precision.
+"""Train the weights that this package ships: as its recipes say, and measured as they are shipped.
 
     python plugins/genxai-zoo/recipes/train.py                    # all of them; hours on two cores
     python plugins/genxai-zoo/recipes/train.py digits-dcgan       # one; classifiers go first, they measure the others
@@ -74,7 +74,7 @@ def ship(name: str, run: pipeline.Run) -> None:
 
 
 def kept(info: Any) -> dict[str, float]:
-    """Return what the training itself measured."""
+    """Return what the training itself measured, in single precision."""
     return {k: v for k, v in info.items() if k.startswith("held_out_")}
 
 

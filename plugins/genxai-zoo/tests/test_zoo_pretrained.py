@@ -11,7 +11,7 @@ from genxai_zoo.flow import Flow
 from genxai_zoo.holdout import split
 from genxai_zoo.vae import VAE
 
-from genxai_core import create, pipeline, pretrained, registry, saving
+from genxai_core import Spec, create, pipeline, pretrained, registry, saving
 
 CLASSES = {
     "generator/dcgan": DCGANGenerator,
@@ -45,8 +45,8 @@ def test_weights_load_and_the_card_says_how_they_were_made(use, name):
     assert all(v.dtype == torch.float32 for v in model.state_dict().values() if v.is_floating_point())
     source = pipeline.read(RECIPES.parent / card["recipe"])
     data, training = pipeline.plan(source).steps.values()
-    assert card["training"]["use"] == training.use
-    assert card["data"]["use"] == data.use
+    assert card["training"] == saving.describe(Spec(training.use, training.params))
+    assert card["data"] == saving.describe(Spec(data.use, data.params))
     assert card["seed"] == source.pipeline.seed
     assert model.image_shape[1] == card["data"]["with"]["size"]
     recipe = saving.recipe_of(model)
