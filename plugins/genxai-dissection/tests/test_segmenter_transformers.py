@@ -174,3 +174,73 @@ def test_code_in_the_folder_is_not_run(folder, tmp_path):
     )
     with pytest.raises(BadParameter, match="cannot be read as a semantic-segmentation model"):
         gx.create("segmenter/transformers", folder=path)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_kernels_of_a_hub_are_not_asked_for(folder, tmp_path, monkeypatch, key):
+    """The library would import code from there for the attention."""
+
+    def fetch(name, **_):
+        raise SystemExit(f"{name} is fetched")
+
+    monkeypatch.setattr(transformers.modeling_utils, "lazy_import_flash_attention", fetch)
+    path = changed(folder, tmp_path, "config.json", **{key: "kernels-community/flash-attn2"})
+    with pytest.raises(SystemExit, match="flash-attn2 is fetched"):
+        transformers.AutoModelForSemanticSegmentation.from_pretrained(path, local_files_only=True)
+    masks = gx.create("segmenter/transformers", folder=path).segment(samples())
+    assert torch.equal(masks, gx.create("segmenter/transformers", folder=folder).segment(samples()))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"model_type": "timm_wrapper", "architecture": "hf-hub:some/one"},
+        {"backbone_config": {"model_type": "timm_backbone"}},
+        {"parts": [{"backbone": "some/one"}]},
+    ],
+    ids=str,
+)
+def test_models_of_timm_or_of_a_hub_are_refused(folder, tmp_path, said):
+    path = changed(folder, tmp_path, "config.json", **said)
+    with pytest.raises(BadParameter, match=r"config\.json names a model of timm or of a hub"):
+        gx.create("segmenter/transformers", folder=path)
+
+
+def test_weights_in_several_files_must_be_safetensors_in_the_folder(folder, tmp_path):
+    from safetensors.torch import load_file
+
+    path = tmp_path / "model"
+    path.mkdir()
+    changed(folder, path)
+    weights = load_file(path / "model.safetensors")
+    (path / "model.safetensors").rename(path / "part.safetensors")
+    torch.save(weights, path / "p.bin")
+    (tmp_path / "outside.safetensors").write_bytes((path / "part.safetensors").read_bytes())
+
+    def named(where):
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, where)}
+        (path / "model.safetensors.index.json").write_text(json.dumps(index))
+        return gx.create("segmenter/transformers", folder=path)
+
+    expected = gx.create("segmenter/transformers", folder=folder).segment(samples())
+    assert torch.equal(named("part.safetensors").segment(samples()), expected)
+    for where in ("p.bin", "../outside.safetensors", str(tmp_path / "outside.safetensors"), "none.safetensors"):
+        with pytest.raises(BadParameter, match=f"index.json names '{where}', which is no safetensors file right in"):
+            named(where)
+    (path / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(BadParameter, match="is damaged: it has no weight_map"):
+        gx.create("segmenter/transformers", folder=path)
+    changed(folder, path, "config.json", transformers_weights="adapter_model.bin")
+    (path / "model.safetensors.index.json").unlink()
+    with pytest.raises(BadParameter, match=r"config\.json names 'adapter_model\.bin', which is no safetensors file"):
+        gx.create("segmenter/transformers", folder=path)
+
+
+def test_additions_to_another_model_and_damaged_files_are_refused(folder, tmp_path):
+    path = changed(folder, tmp_path)
+    (path / "adapter_config.json").write_text('{"base_model_name_or_path": "some/one"}')
+    with pytest.raises(BadParameter, match=r"adapter_config\.json makes it an addition to another model"):
+        gx.create("segmenter/transformers", folder=path)
+    (path / "config.json").write_text("[]")
+    with pytest.raises(BadParameter, match=r"config\.json: damaged: it holds a list, not an object"):
+        gx.create("segmenter/transformers", folder=path)

@@ -235,10 +235,60 @@ def test_what_would_fail_later_is_refused_at_once(pipeline, tmp_path, unet):
     assert "lead beyond step 999" in refusal(pipeline, BadParameter, steps=1000)
     edited(file, variance_type="fixed_large_log")
     assert "fixed_large_log gives NaN" in refusal(pipeline)
+    edited(file, variance_type="nope")
+    assert "variance_type 'nope'" in refusal(pipeline)
     edited(file, variance_type="learned")
     assert "1 outputs for 1 channels" in refusal(pipeline)
     diffusers.DDPMPipeline(unet(sample_size=None), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "free")
     assert "has no sample_size" in refusal(tmp_path / "free")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"num_train_timesteps": "x"}, "TypeError"),
+        ({"num_train_timesteps": 0}, "its betas do not make num_train_timesteps 0 levels of noise"),
+        ({"trained_betas": [0.1, 0.2]}, "its betas do not make num_train_timesteps 1000 levels"),
+        ({"beta_end": 5.0}, "its betas do not make num_train_timesteps 1000 levels"),
+        ({"beta_start": float("nan")}, "its betas do not make num_train_timesteps 1000 levels"),
+        ({"beta_schedule": "nope"}, "nope is not implemented"),
+        ({"timestep_spacing": "nope"}, "nope is not supported"),
+        ({"steps_offset": "x"}, "Error"),
+        ({"prediction_type": "nope"}, "prediction_type given as nope"),
+        ({"clip_sample_range": "x"}, "TypeError"),
+    ],
+    ids=str,
+)
+def test_damaged_schedulers_are_told_in_one_line(pipeline, said, told):
+    file = pipeline / "scheduler" / "scheduler_config.json"
+    edited(file, **said)
+    found = refusal(pipeline)
+    assert found.startswith(f"{file}: generator/diffusers cannot use what it says: ")
+    assert told in found
+
+
+@pytest.mark.parametrize("side", [-3, 0, "8", 8.0, True, [8], [8, -8], [8, "8"], {"height": 8}], ids=str)
+def test_a_damaged_side_is_told_in_one_line(pipeline, side):
+    edited(pipeline / "unet" / "config.json", sample_size=side)
+    assert f"config.json: sample_size {side!r} is no side of an image, and no two" in refusal(pipeline)
+
+
+def test_images_need_not_be_square(pipeline):
+    edited(pipeline / "unet" / "config.json", sample_size=[8, 16])
+    assert create(NAME, folder=pipeline, steps=2).sample(1, seed=0).images.shape == (1, 1, 8, 16)
+
+
+@pytest.mark.parametrize("where", ["p.bin", "../outside.safetensors"])
+def test_an_index_cannot_name_other_weights(pipeline, unet, where):
+    weights = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, pipeline / "outside.safetensors")
+    torch.save(unet().state_dict(), pipeline / "unet" / "p.bin")
+    index = weights.with_name(weights.name + ".index.json")
+    for name in (weights.name, where):
+        index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(unet().state_dict(), name)}))
+        if name == weights.name:
+            assert create(NAME, folder=pipeline).image_shape == (1, 16, 16)
+    assert f"index.json names {where!r}, which is no safetensors file right in the folder" in refusal(pipeline)
 
 
 def test_pickled_weights_are_refused(pipeline, unet):

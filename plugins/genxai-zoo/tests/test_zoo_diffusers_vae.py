@@ -180,6 +180,12 @@ def test_weights_must_be_safe_and_fit(folder):
     assert "only pickled weights (diffusion_pytorch_model.bin)" in refusal(folder)
 
 
+@pytest.mark.parametrize("said", [{"scaling_factor": "x"}, {"scaling_factor": None}, {"latents_std": "x"}], ids=str)
+def test_a_damaged_scaling_is_told_in_one_line(folder, said):
+    edited(folder / "config.json", **said)
+    assert "config.json: generator/diffusers-vae cannot use what it says: " in refusal(folder)
+
+
 def test_one_that_makes_other_channels_than_it_takes_is_refused(folder):
     with torch.random.fork_rng():
         diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, in_channels=1).save_pretrained(folder)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from genxai_core import create
+from genxai_core import create, saving
 from genxai_core.errors import InputError, NotInstalled, StorageError
 
 transformers = pytest.importorskip("transformers")
@@ -146,6 +147,18 @@ def test_gradients_go_through_the_preprocessing(vit_folder):
         assert not model.prepared(images).requires_grad
 
 
+def test_a_saved_model_needs_its_folder_under_the_same_path(vit_folder, tmp_path, monkeypatch):
+    images = noise(1, 3, 32, 32)
+    monkeypatch.chdir(vit_folder.parent)
+    for name, folder in (("absolute", vit_folder), ("relative", Path(vit_folder.name))):
+        saving.save_model(create(NAME, folder=folder), tmp_path / name)
+        assert torch.equal(saving.load_model(tmp_path / name)(images), create(NAME, folder=vit_folder)(images))
+    monkeypatch.chdir(tmp_path)
+    saving.load_model(tmp_path / "absolute")
+    with pytest.raises(StorageError, match="finds no such folder"):
+        saving.load_model(tmp_path / "relative")
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +194,37 @@ def test_pickled_weights_are_refused(folder):
     assert "only pickled weights (pytorch_model.bin), which can hold code" in refusal(folder)
 
 
+def test_weights_in_several_files_are_read_and_must_be_safetensors_in_the_folder(folder):
+    model, images = create(NAME, folder=folder), noise(2, 3, 32, 32)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = [f"model-0000{1 + i % 2}-of-00002.safetensors" for i in range(len(weights))]
+    for each in set(names):
+        part = {k: v for (k, v), name in zip(weights.items(), names, strict=True) if name == each}
+        save_file(part, folder / each, metadata={"format": "pt"})
+    index, mapped = folder / "model.safetensors.index.json", dict(zip(weights, names, strict=True))
+
+    def named(where):
+        index.write_text(json.dumps({"metadata": {}, "weight_map": {**mapped, "classifier.bias": where}}))
+
+    named(mapped["classifier.bias"])
+    assert torch.equal(create(NAME, folder=folder)(images), model(images))
+    torch.save({"classifier.bias": weights["classifier.bias"]}, folder / "p.bin")
+    save_file({"classifier.bias": weights["classifier.bias"]}, folder.parent / "outside.safetensors", {"format": "pt"})
+    (folder / "inner.safetensors").mkdir()
+    outside = str(folder.parent / "outside.safetensors")
+    for where in ("p.bin", "../outside.safetensors", outside, "inner.safetensors", "none.safetensors", ["p.bin"], None):
+        named(where)
+        told = refusal(folder)
+        assert f"index.json names {where!r}, which is no safetensors file right in the folder" in told
+    for damaged in ("[]", '{"weight_map": ["p.bin"]}', "{}"):
+        index.write_text(damaged)
+        assert "index.json is damaged: it has no weight_map" in refusal(folder)
+    named(mapped["classifier.bias"])
+    edited(folder / "config.json", transformers_weights="adapter_model.bin")
+    assert "config.json names 'adapter_model.bin', which is no safetensors file" in refusal(folder)
+
+
 def test_weights_must_be_all_of_the_model_and_nothing_else(folder):
     weights = load_file(folder / "model.safetensors")
     lacking = {key: value for key, value in weights.items() if key != "classifier.bias"}
@@ -213,6 +257,42 @@ def test_code_in_the_folder_is_not_run(folder):
     (folder / "evil.py").write_text("raise SystemExit('the code of the folder has run')\n")
     edited(folder / "config.json", model_type="evil", auto_map={"AutoModelForImageClassification": "evil.Model"})
     assert "cannot load it" in refusal(folder)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_kernels_of_a_hub_are_not_asked_for(folder, monkeypatch, key):
+    """The library would import code from there for the attention."""
+
+    def fetch(name, **_):
+        raise SystemExit(f"{name} is fetched")
+
+    monkeypatch.setattr(transformers.modeling_utils, "lazy_import_flash_attention", fetch)
+    expected = create(NAME, folder=folder)(noise(1, 3, 32, 32))
+    edited(folder / "config.json", **{key: "kernels-community/flash-attn2"})
+    with pytest.raises(SystemExit, match="flash-attn2 is fetched"):
+        transformers.AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+    model = create(NAME, folder=folder)
+    assert model.module.config._attn_implementation == "eager"
+    assert torch.equal(model(noise(1, 3, 32, 32)), expected)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"model_type": "timm_wrapper", "architecture": "hf-hub:some/one"},
+        {"backbone_config": {"model_type": "timm_backbone"}},
+        {"parts": [{"backbone": "some/one"}]},
+    ],
+    ids=str,
+)
+def test_models_of_timm_or_of_a_hub_are_refused(folder, said):
+    edited(folder / "config.json", **said)
+    assert "config.json names a model of timm or of a hub" in refusal(folder)
+
+
+def test_additions_to_another_model_are_refused(folder):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/one"}')
+    assert "adapter_config.json makes it an addition to another model" in refusal(folder)
 
 
 def test_a_preprocessing_that_is_unknown_or_does_not_fit_is_refused(folder):

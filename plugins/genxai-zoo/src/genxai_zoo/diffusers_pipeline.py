@@ -11,7 +11,7 @@ from torch import Tensor
 from genxai_core import Generator, Samples, draws
 from genxai_core.errors import InputError, StorageError
 
-from .local_folder import load, needs, read_config
+from .local_folder import damage, load, needs, read_config
 
 NAME = "generator/diffusers"
 Sampler = Literal["ddpm", "ddim"]
@@ -46,7 +46,7 @@ class DiffusersModel(Generator):
         If diffusers is not installed.
     StorageError
         If the folder is missing, has pickled weights or none, or weights that do not fit; if the model is a latent or a
-        conditional one, or the scheduler another one; if there is none.
+        conditional one, or the scheduler another one or damaged; if there is none.
     ValueError
         If ``steps`` or ``sampler`` is out of its bounds.
     """
@@ -75,39 +75,57 @@ class DiffusersModel(Generator):
         if settings.sample_size is None:
             raise StorageError(f"{unet / 'config.json'}: has no sample_size, the side of its images; write it there")
         side = settings.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
-        self.image_shape = (settings.in_channels, height, width)
+        sides = (side, side) if isinstance(side, int) else side
+        if not isinstance(sides, list | tuple) or [type(each) for each in sides] != [int, int] or min(sides) < 1:
+            raise StorageError(f"{unet / 'config.json'}: sample_size {side!r} is no side of an image, and no two")
+        self.image_shape = (settings.in_channels, *sides)
         self.steps = steps
         self._scheduler: Any = getattr(diffusers, kind)
         self._schedule = schedule
-        plan = self._plan(check=True)
-        self._check(plan, unet)
+        plan = self._checked(unet, (scheduler or beside) / "scheduler_config.json")
         self.prediction_type: str = plan.config.prediction_type
         self.register_buffer("alphas_cumprod", plan.alphas_cumprod.clone(), persistent=False)
 
-    def _plan(self, check: bool = False) -> Any:
+    def _plan(self) -> Any:
         """Return a new scheduler with its steps set: schedulers keep state, and a model must not."""
         plan = self._scheduler.from_config(self._schedule)
-        most = plan.config.num_train_timesteps
-        if check and not 1 <= self.steps <= most:
-            raise ValueError(f"steps {self.steps} must be between 1 and {most}, the steps that it was trained with")
         plan.set_timesteps(self.steps)
-        if check and int(plan.timesteps.max()) >= most:
+        return plan
+
+    def _checked(self, unet: Path, file: Path) -> Any:
+        """Return a scheduler, after refusing what the library would fail on, or draw NaN from."""
+        with damage(file, NAME):
+            plan = self._scheduler.from_config(self._schedule)
+            most, levels = plan.config.num_train_timesteps, plan.alphas_cumprod
+            if most < 1 or levels.shape != (most,) or not bool(((levels >= 0) & (levels <= 1)).all()):
+                raise ValueError(f"its betas do not make num_train_timesteps {most} levels of noise from 0 to 1")
+        if not 1 <= self.steps <= most:
+            raise ValueError(f"steps {self.steps} must be between 1 and {most}, the steps that it was trained with")
+        with damage(file, NAME):
+            plan = self._plan()
+            beyond = int(plan.timesteps.max()) >= most
+        if beyond:
             raise ValueError(
                 f"steps {self.steps} with the scheduler's steps_offset lead beyond step {most - 1}; lower them"
             )
+        self._check(plan, unet)
+        with damage(file, NAME):  # what it says of a step, it is asked for in a step
+            x = torch.zeros(1, *self.image_shape)
+            output = torch.zeros(1, self.module.config.out_channels, *self.image_shape[1:])
+            self._plan().step(output, plan.timesteps[0], x, generator=torch.Generator().manual_seed(0))
         return plan
 
     def _check(self, plan: Any, unet: Path) -> None:
-        """Refuse what the library would fail on, or draw NaN from."""
+        """Refuse a variance that the network does not give, or that gives NaN."""
         channels, outputs = self.image_shape[0], self.module.config.out_channels
-        variance = plan.config.variance_type if type(plan).__name__ == SCHEDULERS["ddpm"] else "none"
-        learned = variance.startswith("learned")
-        if outputs != channels * (2 if learned else 1) or variance == "fixed_large_log":
+        variance = str(plan.config.variance_type) if type(plan).__name__ == SCHEDULERS["ddpm"] else "none"
+        learned = variance in ("learned", "learned_range")
+        known = learned or variance in ("none", "fixed_small", "fixed_small_log", "fixed_large")
+        if outputs != channels * (2 if learned else 1) or not known:
             raise StorageError(
                 f"{unet}: {outputs} outputs for {channels} channels do not fit a {type(plan).__name__} with "
                 f"variance_type {variance!r}: a learned variance needs DDPM and two outputs per channel, any other one "
-                f"output per channel, and fixed_large_log gives NaN"
+                f"output per channel; fixed_large_log gives NaN, and others there are not"
             )
 
     def predict(self, x_t: Tensor, t: Tensor) -> Tensor:

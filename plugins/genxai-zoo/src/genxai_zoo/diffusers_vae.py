@@ -11,7 +11,7 @@ from torch import Tensor
 from genxai_core import Generator, Samples, draws
 from genxai_core.errors import InputError, StorageError
 
-from .local_folder import load, needs, read_config
+from .local_folder import damage, load, needs, read_config
 
 NAME = "generator/diffusers-vae"
 WIDTHS = {"AutoencoderKL": "block_out_channels", "AutoencoderTiny": "encoder_block_out_channels"}
@@ -75,11 +75,12 @@ class DiffusersVAE(Generator):
             raise ValueError(f"size {size} must be a multiple of {factor}, by which this autoencoder shrinks images")
         self.image_shape = (settings.in_channels, size, size)
         self.latent_shape = (settings.latent_channels, size // factor, size // factor)
-        mean, std = (settings.get(name) for name in ("latents_mean", "latents_std"))
-        mean = (settings.get("shift_factor") or 0.0) if mean is None else mean
-        scale = settings.scaling_factor / torch.tensor(1.0 if std is None else std)
-        for name, value in (("scale", scale), ("shift", torch.tensor(mean))):
-            self.register_buffer(name, value.float().reshape(1, -1, 1, 1), persistent=False)
+        with damage(folder / "config.json", NAME):
+            mean, std = (settings.get(name) for name in ("latents_mean", "latents_std"))
+            mean = (settings.get("shift_factor") or 0.0) if mean is None else mean
+            scale = settings.scaling_factor / torch.tensor(1.0 if std is None else std)
+            for name, value in (("scale", scale), ("shift", torch.tensor(mean))):
+                self.register_buffer(name, value.float().reshape(1, -1, 1, 1), persistent=False)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return images, differentiably.

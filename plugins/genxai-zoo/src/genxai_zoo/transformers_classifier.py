@@ -52,9 +52,18 @@ class TransformersClassifier(Discriminator):
         read_config(folder, "preprocessor_config.json", NAME)
         with needs("transformers", NAME):
             import torchvision  # noqa: F401 - transformers prepares images in torch with it
-            from transformers import AutoImageProcessor, AutoModelForImageClassification
+            from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
         safe: dict[str, Any] = {"trust_remote_code": False}
-        module: Any = load(AutoModelForImageClassification.from_pretrained, folder, NAME, dtype=torch.float32, **safe)
+
+        def model(path: str, **options: Any) -> Any:
+            # config.json can name a kernel of a hub as its attention. What is given here overrides that, however it is
+            # spelt, only where the configuration has been read before.
+            config = AutoConfig.from_pretrained(path, local_files_only=True, **safe)
+            return AutoModelForImageClassification.from_pretrained(
+                path, config=config, attn_implementation="eager", dtype=torch.float32, **safe, **options
+            )
+
+        module: Any = load(model, folder, NAME)
         read: Any = AutoImageProcessor.from_pretrained
         try:
             self.processor = read(str(folder), local_files_only=True, **safe)  # in torch, with torchvision
