@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import signal
 import threading
@@ -132,12 +133,13 @@ class Loop:
         stepper.step()
 
     def _finite(self, value: Tensor, what: str) -> None:
-        if not bool(torch.isfinite(value).all()):
+        total = float(value.sum())
+        if not math.isfinite(total):
             kept = (
                 f"the checkpoint of step {self._good} is kept in {self._folder}" if self._good else "none is saved yet"
             )
             raise TrainingDiverged(
-                f"{self.name}: {what} is {float(value.sum())} at step {self._step}; it was not stepped on, {kept}. "
+                f"{self.name}: {what} is {total} at step {self._step}; it was not stepped on, {kept}. "
                 f"Lower the learning rate, or check the data"
             )
 
