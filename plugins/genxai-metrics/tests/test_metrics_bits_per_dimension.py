@@ -11,7 +11,6 @@ from torch import nn
 
 from genxai_core import Generator, Runtime, Samples, create, draws
 from genxai_core.errors import BadParameter, InputError, MissingCapability
-from genxai_core.testing import MetricTests
 
 RUNTIME = Runtime(device="cpu", quiet=True)
 
@@ -206,27 +205,6 @@ def test_what_does_not_fit_is_refused():
     for wrong in ({"levels": 1}, {"levels": -1}, {"samples": 0}):
         with pytest.raises(BadParameter):
             create("metric/bits-per-dimension", **wrong)
-
-
-# -- the contract of metrics --------------------------------------------------------------------------------------
-
-
-class TestBitsPerDimension(MetricTests):
-    component = "metric/bits-per-dimension"
-
-    def good(self):
-        images = 0.5 * draws.normal(0, range(32), (1, 4, 4))
-        return {"real": Samples(images, value_range=(-1.0, 1.0)), "model": Normal()}
-
-    def bad(self):
-        return {**self.good(), "model": Normal(0.1)}
-
-
-class TestBitsPerDimensionOfLevels(TestBitsPerDimension):
-    params = {"levels": 9, "samples": 2}
-
-    def good(self):
-        return {"real": quantised(32, 9), "model": Normal()}
 
 
 def test_its_docstring_names_what_compute_returns():
