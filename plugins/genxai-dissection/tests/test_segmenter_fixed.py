@@ -88,6 +88,21 @@ def test_an_image_that_differs_by_more_than_a_step_anywhere_is_refused():
         segmenter.segment(gx.Samples(images(channels=1), value_range=(0.0, 1.0)))
 
 
+@pytest.mark.parametrize("steps", [2, 6])
+def test_images_that_differ_in_one_pixel_are_told_apart(steps):
+    """By less than the rounding of a Euclidean distance that is found by products of matrices."""
+    draw = torch.Generator().manual_seed(0)
+    near = (0.9 * torch.rand(1, 3, 64, 64, generator=draw)).repeat(64, 1, 1, 1)
+    masks = torch.zeros(64, 1, 64, 64, dtype=torch.bool)
+    for i in range(64):
+        near[i, 0, i, 7] += steps / 255
+        masks[i, 0, i] = True
+    segmenter = Fixed(gx.Samples(near, masks=masks, value_range=(0.0, 1.0), concepts=("row",)))
+    assert torch.equal(segmenter.segment(gx.Samples(near.clone(), value_range=(0.0, 1.0))), masks)
+    for i in (0, 25, 63):
+        assert torch.equal(segmenter.segment(gx.Samples(near[[i]], value_range=(0.0, 1.0))), masks[[i]])
+
+
 def test_samples_and_their_masks_survive_saving(tmp_path):
     known = annotated()
     gx.save_result(gx.create("segmenter/fixed", masks=known), tmp_path / "fixed")

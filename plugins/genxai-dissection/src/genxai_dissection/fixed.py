@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -83,8 +84,7 @@ class Fixed(Segmenter):
                 f"{list(known.image_shape)}; bring them to one form"
             )
         given, there = (s.rescale((0.0, 1.0)).images.cpu().float().flatten(1) for s in (samples, known))
-        rows = torch.cdist(given, there).argmin(1)
-        apart = (given - there[rows]).abs().amax(1)
+        apart, rows = torch.cdist(given, there, p=math.inf).min(1)  # the Euclidean one rounds small differences away
         strangers = (apart > 1.001 * TOLERANCE).nonzero().flatten().tolist()  # and what rounding adds to a whole step
         if strangers:
             raise InputError(
