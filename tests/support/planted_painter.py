@@ -70,6 +70,9 @@ class Channels(nn.Module, Segmenter):
     def forward(self, images):
         return 10 * (images - 0.5)
 
+    def probabilities(self, samples):
+        return self(samples.rescale(self.value_range).images).sigmoid()
+
     def _segment(self, samples):
         return self(samples.rescale(self.value_range).images) > 0
 
@@ -95,6 +98,9 @@ class Quadrants(nn.Module, Segmenter):
         for k in range(4):
             where[k, h * (k // 2) : h * (k // 2 + 1), w * (k % 2) : w * (k % 2 + 1)] = 1
         return 40 * (images - 0.15) * where - 100 * (1 - where)
+
+    def probabilities(self, samples):
+        return self(samples.rescale(self.value_range).images).sigmoid()
 
     def _segment(self, samples):
         return self(samples.rescale(self.value_range).images) > 0

@@ -131,6 +131,28 @@ def test_a_unet_has_probabilities():
     assert slope.any()
 
 
+@pytest.mark.parametrize("size", [16, 32, 128])
+def test_probabilities_are_of_the_segmentation_at_sizes_that_are_resized(size):
+    drawn = gx.create("generator/dcgan", pretrained="scenes-32").sample(4, 0)
+    images = torch.nn.functional.interpolate(drawn.images, (size, size), mode="bilinear")
+    samples = Samples(images, value_range=drawn.value_range)
+    masks = gx.create("segmenter/scenes").segment(samples, RUNTIME)
+    for segmenter in (gx.create("segmenter/scenes"), gx.create("segmenter/unet", pretrained="scenes-32")):
+        images.requires_grad_()
+        soft = probabilities_of(segmenter)(samples)
+        assert torch.equal(soft > 0.5, masks)
+        (slope,) = torch.autograd.grad(soft.sum(), images)
+        assert slope.any()
+
+
+def test_alpha_is_found_on_the_shipped_generator_by_the_shipped_segmenter():
+    gan = gx.create("generator/dcgan", pretrained="scenes-32")
+    found = intervention(gan, gx.Spec("segmenter/scenes"), "sky", layer="layers.1", steps=2, batch=4, count=2, draws=0)
+    assert len(found.history) == 2
+    assert float(found.history[1]) != float(found.history[0])
+    assert not torch.equal(found.alpha, torch.full_like(found.alpha, 0.5))
+
+
 def test_alpha_starts_from_scores():
     assert start_of(torch.tensor([0.2, -1.0, 0.4, 0.0]), 4).tolist() == [0.5, 0.0, 1.0, 0.0]
     assert start_of(None, 3).tolist() == [0.5] * 3
@@ -148,8 +170,23 @@ def test_steps_do_not_depend_on_the_batches_that_pass_at_once():
 
 
 def test_alpha_asks_for_gradients():
-    with pytest.raises(InputError, match=r"Hard has no probabilities .* such as segmenter/unet, or steps: 0"):
+    with pytest.raises(InputError, match=r"Hard has no probabilities .* give it a method probabilities\(samples\)"):
         intervention(Painter(), Hard(), "whole", layer="units", steps=3)
+
+    class Softmax(torch.nn.Module, gx.Segmenter):
+        """A network whose output are no logits."""
+
+        value_range = (0.0, 1.0)
+        concepts = CONCEPTS
+
+        def forward(self, images):
+            return images.softmax(1)
+
+        def _segment(self, samples):
+            return self(samples.images) > 0.5
+
+    with pytest.raises(InputError, match="Softmax has no probabilities"):
+        intervention(Painter(), Softmax(), "whole", layer="units", steps=3)
 
     class Drawer(gx.Generator):
         value_range = (0.0, 1.0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genxai_core import Samples, Segmenter
 from genxai_core.errors import InputError
@@ -19,28 +19,18 @@ from .paired import Paired, measured
 def probabilities_of(segmenter: Segmenter) -> Callable[[Samples], Tensor]:
     """Return the function that gives a segmenter's probabilities ``[N, concepts, H, W]``, differentiably.
 
-    A segmenter has them if it has a method ``probabilities(samples)``, or is a network whose ``forward`` returns a
-    logit for each concept and pixel of images in its ``value_range``, as segmenter/unet does.
-
     Raises
     ------
     InputError
-        If it says yes or no only.
+        If it has no method ``probabilities(samples)``, and so says yes or no only.
     """
     method = getattr(segmenter, "probabilities", None)
     if callable(method):
         return method  # type: ignore[no-any-return]
-    if isinstance(segmenter, nn.Module) and hasattr(segmenter, "value_range"):
-        network: Any = segmenter
-
-        def soft(samples: Samples) -> Tensor:
-            logits: Tensor = network(samples.rescale(network.value_range).images)
-            return logits.sigmoid()
-
-        return soft
     raise InputError(
-        f"alpha is found by gradients, and {type(segmenter).__name__} has no probabilities to take them of; give a "
-        f"network such as segmenter/unet, or steps: 0"
+        f"alpha is found by gradients, and {type(segmenter).__name__} has no probabilities to take them of; give it a "
+        f"method probabilities(samples) that returns [N, concepts, H, W] in [0, 1], take another such as "
+        f"segmenter/unet, or steps: 0"
     )
 
 

@@ -32,7 +32,7 @@ class UnitIntervention(Explainer):
     generator gives with its samples.
 
     With ``steps`` the vector α ∈ [0, 1]^U of all the layer's units is optimised (eq. 5 and 6; see `alpha.optimised`),
-    which takes a differentiable generator and a segmenter that gives probabilities, such as segmenter/unet.
+    which takes a differentiable generator and a segmenter with a method ``probabilities``, such as segmenter/unet.
 
     A layer that runs several times for an image, as a diffusion model's does, is edited each time; k is of its last
     run.

@@ -26,6 +26,11 @@ class Scenes(Segmenter):
     def __init__(self) -> None:
         self.model = registry.create("segmenter/unet", pretrained=WEIGHTS)
 
+    def probabilities(self, samples: Samples) -> Tensor:
+        """Return the network's probabilities ``[N, 12, H, W]``, differentiably: above one half where the masks are."""
+        soft: Tensor = self.model.probabilities(samples)
+        return soft
+
     def _segment(self, samples: Samples) -> Tensor:
         masks: Tensor = self.model._segment(samples)
         return masks

@@ -36,6 +36,8 @@ class UNet(nn.Module, Segmenter):
     sizes
         Smallest and largest size, in pixels, at which the network was trained. An image whose shorter side lies outside
         is resized to the nearer one, and its logits are resized back. None takes every image as it is.
+    pretrained
+        Name of weights that come with this package; the other parameters are then theirs.
 
     Raises
     ------
@@ -86,7 +88,30 @@ class UNet(nn.Module, Segmenter):
         logits: Tensor = self.head(x)
         return logits
 
+    def probabilities(self, samples: Samples) -> Tensor:
+        """Return the probability of each concept at each pixel, differentiably: above one half where its mask is.
+
+        Parameters
+        ----------
+        samples
+            Images ``[N, channels, H, W]``, in any range and size that `segment` takes.
+
+        Returns
+        -------
+        Tensor
+            ``[N, concepts, H, W]``, in [0, 1]; concepts may overlap.
+
+        Raises
+        ------
+        InputError
+            If the images have other channels, or are too small.
+        """
+        return self._logits(samples).sigmoid()
+
     def _segment(self, samples: Samples) -> Tensor:
+        return self._logits(samples) > 0
+
+    def _logits(self, samples: Samples) -> Tensor:
         channels, *size = samples.image_shape
         if channels != self.channels:
             raise InputError(f"segmenter/unet takes images of {self.channels} channels, not {channels}; convert them")
@@ -98,10 +123,10 @@ class UNet(nn.Module, Segmenter):
             raise InputError(f"segmenter/unet takes images from {least} px on, not {size[0]}×{size[1]}; enlarge them")
         wanted = min(max(side, least), most)
         if wanted == side:
-            return self.forward(images) > 0
+            return self.forward(images)
         fitting = [round(s * wanted / side) for s in size]
         resized = F.interpolate(images, fitting, mode="bilinear", align_corners=False, antialias=True)
-        return F.interpolate(self.forward(resized), size, mode="bilinear", align_corners=False) > 0
+        return F.interpolate(self.forward(resized), size, mode="bilinear", align_corners=False)
 
 
 def _pair(inside: int, outside: int) -> nn.Sequential:
