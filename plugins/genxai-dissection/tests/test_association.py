@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import genxai_core as gx
 from genxai_core import Runtime, Samples, Spec, units
-from genxai_core.errors import InputError, Interrupted, StorageError
+from genxai_core.errors import InputError, Interrupted
 
 QUIET = {"device": "cpu", "quiet": True}
 FEW = {"samples": 23, "threshold_samples": 11, "quantile": 0.9, "examples": 3}
@@ -170,38 +170,6 @@ def test_two_processes_count_what_one_does(monkeypatch):
     same(dissect(deep(), batch_size=4), whole)
 
 
-def test_a_run_that_was_stopped_goes_on_and_ends_alike(tmp_path, monkeypatch):
-    whole = dissect(deep(), batch_size=4)
-    take = partial.Partial.take
-
-    def stopping(self, activations, masks, first):
-        if self.batches == 3:
-            raise KeyboardInterrupt
-        take(self, activations, masks, first)
-
-    saving = {"checkpoints": tmp_path, "checkpoint_seconds": 0.0, "batch_size": 4}
-    monkeypatch.setattr(partial.Partial, "take", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        dissect(deep(), **saving)
-    counted = []
-    monkeypatch.setattr(
-        partial.Partial, "take", lambda self, a, masks, first: counted.append(first) or take(self, a, masks, first)
-    )
-    monkeypatch.setattr(units.Thresholds, "see", None)  # they are not found again
-    same(dissect(deep(), **saving), whole)
-    assert counted == [12, 16, 20]
-    monkeypatch.undo()
-    other = deep()
-    with torch.no_grad():
-        other.merge.bias += 1e-3
-    for changed, options in ((other, saving), (deep(), saving | {"seed": 1}), (deep(), saving | {"batch_size": 5})):
-        with pytest.raises(StorageError, match="is the checkpoint of another dissection"):
-            dissect(changed, **options)
-    (tmp_path / "dissection-0-of-1" / "counts.json").write_text("{")
-    with pytest.raises(StorageError, match="changed since it was written"):
-        dissect(deep(), **saving)
-
-
 def test_counts_do_not_depend_on_what_else_is_asked_for():
     few, many = (GanDissection(Quadrants(), **{**FEW, "examples": n, "shown": n}) for n in (0, 5))
     one, other = dissect(deep(), few), dissect(deep(), many)
@@ -348,6 +316,10 @@ def test_parameters_out_of_bounds(given, said):
 def test_what_cannot_be_dissected():
     with pytest.raises(InputError, match="segmenter is a str; give a Segmenter"):
         dissect(painter(), segmenter="scenes")
+    nameless = Quadrants()
+    nameless.concepts = ()
+    with pytest.raises(InputError, match="Quadrants has no concepts; give a segmenter that names at least one"):
+        dissect(painter(), segmenter=nameless)
     with pytest.raises(InputError, match="did you mean 'layers'"):
         dissect(painter(), GanDissection(Quadrants(), layers=("layer",), **FEW))
     with pytest.raises(InputError, match="are too few for the quantile"):
@@ -361,6 +333,31 @@ def test_what_cannot_be_dissected():
 
     with pytest.raises(InputError, match="returned 1 rows for 11 samples"):
         dissect(InParts().eval(), GanDissection(Quadrants(), layers=("layers",), **FEW))
+
+
+def test_too_few_values_for_a_level_are_told():
+    class Flat(type(painter())):
+        """Its latents are a layer of 4 units without places."""
+
+        def __init__(self):
+            super().__init__()
+            self.flat = torch.nn.Identity()
+
+        def forward(self, latents):
+            return super().forward(self.flat(latents))
+
+    def levels(n):
+        method = GanDissection(
+            Quadrants(), layers=("layers", "flat"), threshold="iqr", cells=True, threshold_samples=n, samples=4
+        )
+        return dissect(Flat().eval(), method).thresholds
+
+    for n in (1, 2):
+        with pytest.raises(
+            InputError, match=f"layer 'flat' has {n} values in {n} threshold samples, too few for a level"
+        ):
+            levels(n)
+    assert levels(3)["flat"].shape == (4,)
 
 
 def test_layers_that_are_not_named():

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genxai_core import Explainer, Runtime, Samples, Segmenter, Spec, saving, storage, units
 from genxai_core.errors import InputError
 
 from . import examples, information
 from .dissection import Dissection
+from .fingerprint import fingerprint
 from .jackknife import LEVEL, intervals
 from .layers import spatial_layers
-from .partial import Partial, fingerprint, gathered
+from .partial import Partial, gathered
 
 
 class GanDissection(Explainer):
@@ -108,6 +109,8 @@ class GanDissection(Explainer):
         segmenter = self.segmenter.build() if isinstance(self.segmenter, Spec) else self.segmenter
         if not isinstance(segmenter, Segmenter):
             raise InputError(f"segmenter is a {type(segmenter).__name__}; give a Segmenter, such as segmenter/fixed")
+        if not segmenter.concepts:
+            raise InputError(f"{saving.name_of(segmenter)} has no concepts; give a segmenter that names at least one")
         work = _Work(self, model, segmenter, runtime)
         with torch.no_grad():
             partial = work.counted()
@@ -163,6 +166,12 @@ class _Work:
             found.merge(other)
         if method.threshold == "quantile":
             return found.values()
+        least = min(self.layers, key=found.cells)
+        if found.cells(least) * information.SHARES[-1] < 1:
+            raise InputError(
+                f"threshold iqr: a unit of layer {least!r} has {found.cells(least)} values in {n} threshold samples, "
+                f"too few for a level; raise threshold_samples"
+            )
         levels = information.levels(found)
         counter = information.Counter(levels)
         with self.runtime.progress("levels", n) as advance:
@@ -178,7 +187,8 @@ class _Work:
     def counted(self) -> Partial:
         """Count this process's samples, from where a checkpoint left off."""
         method, runtime = self.method, self.runtime
-        folder, config = self._folder(), self._config()
+        folder = self._folder()
+        config = "" if folder is None else self._config()
         found = None if folder is None else Partial.load(folder, config, method.samples, method.examples)
         if any(gathered(found is None, runtime)):
             found = None  # all processes begin anew, or none
@@ -203,11 +213,10 @@ class _Work:
 
     def _config(self) -> str:
         m, r = self.method, self.runtime
-        held = [self.segmenter, *vars(self.segmenter).values()]
-        weights = fingerprint([self.model, *(module for module in held if isinstance(module, nn.Module))])
         numbers = [m.samples, m.threshold_samples, m.quantile, m.threshold, m.cells, m.call, m.examples]
+        made_of = fingerprint([self.model, self.segmenter])
         run = [r.seed, r.batch_size, r.precision, r.rank, r.processes]
-        return storage.digest([list(self.layers), list(self.segmenter.concepts), numbers, run, weights])
+        return storage.digest([list(self.layers), list(self.segmenter.concepts), numbers, run, made_of])
 
     # -- the result -----------------------------------------------------------------------------------------------
 

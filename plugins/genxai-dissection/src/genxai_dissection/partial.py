@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genxai_core import Runtime, storage, units
 from genxai_core.errors import StorageError
@@ -120,17 +119,6 @@ class Partial:
             block.intersection, block.area = kept["both"], kept["area"]
             block.concept_area, block.pixels = kept["concept"], kept["pixels"]
         return found
-
-
-def fingerprint(modules: Iterable[nn.Module]) -> str:
-    """Return a hash of the weights and buffers of modules, so that counts of one model are not added to another's."""
-    sha = hashlib.sha256()
-    for module in modules:
-        for name, value in module.state_dict().items():
-            if isinstance(value, Tensor):
-                sha.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-                sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
 
 
 def gathered(value: T, runtime: Runtime) -> list[T]:
