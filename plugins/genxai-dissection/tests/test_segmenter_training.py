@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from genxai_dissection import segmenter_training
 from genxai_dissection.degrading import degrade
 from genxai_dissection.segmenter_training import SegmenterTrainer, dice, measure
 from genxai_dissection.unet import UNet
 from torch.nn import functional as F
 
 import genxai_core as gx
-from genxai_core.errors import BadParameter, InputError
+from genxai_core.errors import BadParameter, InputError, StorageError
 from genxai_core.testing import PatchDataset
 
 NAMES = ("bright", "dark", "absent")
@@ -245,6 +246,32 @@ class PatchDarkened(PatchDataset):
         samples = super()._samples(rows)
         masks = torch.cat([torch.zeros_like(samples.masks), samples.masks], 1)
         return dataclasses.replace(samples, masks=masks, concepts=("nothing", "dark"))
+
+
+def test_a_training_goes_on_with_its_own_data_only(tmp_path, monkeypatch):
+    trainer = SegmenterTrainer(gx.Spec("segmenter/unet", {"width": 8}), steps=4, batch=4)
+    saving = {"checkpoints": tmp_path, "checkpoint_seconds": 0.0}
+    data, steps = blobs(100), []
+
+    def counted(*given):
+        steps.append(given)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return degrade(*given)
+
+    monkeypatch.setattr(segmenter_training, "degrade", counted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(data, runtime(**saving))
+    images, masks = data.images.clone(), data.masks.clone()
+    images[-3:] *= -1
+    masks[-3:] ^= True
+    for other in (dataclasses.replace(data, images=images), dataclasses.replace(data, masks=masks)):
+        with pytest.raises(StorageError, match="is the checkpoint of another configuration"):
+            trainer.fit(other, runtime(**saving))
+    found = trainer.fit(data, runtime(**saving)).segmenter.state_dict()
+    assert len(steps) == 5  # of four, two were done
+    whole = trainer.fit(data, runtime()).segmenter.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in whole.items())
 
 
 @pytest.mark.parametrize(

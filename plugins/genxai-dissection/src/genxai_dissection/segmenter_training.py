@@ -14,6 +14,7 @@ from genxai_core.errors import InputError
 from genxai_core.training import Loop
 
 from .degrading import degrade
+from .fingerprint import fingerprint
 
 _DEFAULT = Spec("segmenter/unet")
 _NAME = "trainer/segmenter"
@@ -88,7 +89,7 @@ class SegmenterTrainer(Trainer):
             optimizers={"segmenter": adam},
             steps=self.steps,
             runtime=runtime,
-            config=[*said, len(data), *data.image_shape, *model.concepts],
+            config=[*said, len(data), *data.image_shape, *model.concepts, _content(data, model.concepts)],
         )
 
         def step(i: int) -> dict[str, Tensor]:
@@ -187,6 +188,13 @@ def _masked(data: Samples | Dataset, rows: list[int], concepts: tuple[str, ...] 
         )
     chosen = [samples.concepts.index(c) for c in concepts]
     return Samples(samples.images, masks=samples.masks[:, chosen], value_range=samples.value_range, concepts=concepts)
+
+
+def _content(data: Samples | Dataset, concepts: tuple[str, ...]) -> str:
+    """Return a hash of up to 64 images from all over the data with their masks, so that a checkpoint knows its data."""
+    rows = sorted({i * len(data) // 64 for i in range(64)})
+    samples = _masked(data, rows, concepts)
+    return fingerprint([samples.images, samples.masks, samples.value_range])
 
 
 def _masks(samples: Samples) -> Tensor:
