@@ -404,6 +404,36 @@ def test_what_does_not_fit_the_model_is_told(how, said):
         intervention(Painter(), Channels(), how.pop("concept"), **how)
 
 
+@pytest.mark.parametrize(
+    ("values", "higher", "said"),
+    [
+        ([0.0, 0.0, 0.0], True, "no iou of a unit of layer 'units' is above 0 for 'whole', so the scores choose none"),
+        ([0.0, -0.2, -0.1], True, "no iou of a unit of layer 'units' is above 0 for 'whole'"),
+        ([0.5, 0.5, 0.5], False, "no iou of a unit of layer 'units' differs for 'whole'"),
+    ],
+)
+@pytest.mark.parametrize("layer", [None, "units"])
+def test_scores_that_choose_no_unit_are_refused(values, higher, said, layer):
+    column = torch.tensor(values + [values[0]] * 5)[:, None]
+    scores = UnitScores({"units": column}, concepts=("whole",), higher_is_better=higher)
+    with pytest.raises(InputError, match=said):
+        intervention(Painter(), Channels(), "whole", layer=layer, scores=scores)
+
+
+def test_scores_that_choose_no_unit_may_stand_beside_what_does():
+    scores = UnitScores({"units": torch.zeros(8, 1)}, concepts=("whole",))
+    how = {"layer": "units", "scores": scores, "draws": 0, "count": 1}
+    assert intervention(Painter(), Channels(), "whole", **how, steps=40).units.tolist() == [0]
+    assert intervention(Painter(), Channels(), "whole", **how, units=(5,)).units.tolist() == [5]
+
+
+def test_where_lower_is_better_a_score_of_zero_is_a_good_one():
+    distances = torch.tensor([0.0, 1, 1, 1, 1, 1, 1, 1])[:, None]
+    scores = UnitScores({"units": distances}, concepts=("whole",), measure="distance", higher_is_better=False)
+    found = intervention(Painter(), Channels(), "whole", scores=scores, count=1, draws=0)
+    assert found.units.tolist() == [0]
+
+
 def test_the_layer_of_the_best_unit_is_taken():
     scores = UnitScores(
         {"enlarge": torch.full((4, 1), 0.1), "layers": torch.tensor([[0.0], [0.3], [0.1], [0.2]])}, concepts=("q1",)

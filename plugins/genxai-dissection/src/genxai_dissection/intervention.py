@@ -201,6 +201,17 @@ class UnitIntervention(Explainer):
         found = self.scores.ranking(self.concept, self.layer)
         layer = found[0].layer
         values = self.scores.scores[layer][:, self.scores.concepts.index(self.concept)]
+        decide = self.layer is None or (self.units is None and self.order == "scores")
+        # where lower is better 0 may be the best, so only scores that are all alike tell nothing
+        best = values.max() > 0 if self.scores.higher_is_better else len(values) == 1 or values.min() < values.max()
+        if decide and not best:
+            what = (
+                f"is above 0 for {self.concept!r}" if self.scores.higher_is_better else f"differs for {self.concept!r}"
+            )
+            raise InputError(
+                f"no {self.scores.measure} of a unit of layer {layer!r} {what}, so the scores choose none; name units, "
+                f"or a layer and steps to find alpha, or give other scores"
+            )
         return layer, values if self.scores.higher_is_better else -values
 
     def _check(self, layer: str, scores: Tensor | None, units: int) -> None:
