@@ -197,11 +197,15 @@ def test_alpha_asks_for_gradients():
             self.units = self.inner.units
 
         def sample(self, n, seed, labels=None, start=0):
+            drawn.append(n)
             return self.inner.sample(n, seed, labels, start)
 
+    drawn = []
     assert intervention(Drawer(), Channels(), "whole", layer="units", units=(0,)).effects[0] == 1
+    drawn.clear()
     with pytest.raises(MissingCapability, match=r"explainer/unit-intervention with steps > 0 needs .* HasLatents"):
         intervention(Drawer(), Channels(), "whole", layer="units", steps=3)
+    assert drawn == []
 
     class Flat(Channels):
         def probabilities(self, samples):
@@ -209,6 +213,24 @@ def test_alpha_asks_for_gradients():
 
     with pytest.raises(InputError, match="neither the images nor the segmenter's probabilities have a gradient"):
         intervention(Painter(), Flat(), "whole", layer="units", steps=3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "how", "said"),
+    [
+        (0, {"units": (99,)}, "layer 'layers.0' has 16 units; unit 99 is none of them"),
+        (0, {"steps": 3, "units": (99,)}, "layer 'layers.0' has 16 units; unit 99 is none of them"),
+        (0, {"steps": 3, "scores": UnitScores({"layers.0": torch.ones(3, 1)}, concepts=("whole",))}, "of 3 units"),
+        (3, {"steps": 3}, "conditional on 3 classes: .* fix a class"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_the_work(classes, how, said):
+    gan = gx.create("generator/dcgan", size=16, channels=3, num_classes=classes, width=8)
+    drawn, sample = [], gan.sample
+    gan.sample = lambda n, seed, labels=None, start=0: drawn.append(n) or sample(n, seed, labels, start)
+    with pytest.raises(InputError, match=said):
+        intervention(gan, Channels(), "whole", layer="layers.0", **how)
+    assert sum(drawn) <= 1
 
 
 # -- curves ----------------------------------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genxai_core import Samples, Segmenter
+from genxai_core import Runtime, Samples, Segmenter
 from genxai_core.errors import InputError
 from genxai_core.models import HasLatents, require
 
-from .paired import Paired, measured
+from .paired import FIRST, Paired, measured
+
+BY = "explainer/unit-intervention with steps > 0"
 
 
 def probabilities_of(segmenter: Segmenter) -> Callable[[Samples], Tensor]:
@@ -32,6 +34,22 @@ def probabilities_of(segmenter: Segmenter) -> Callable[[Samples], Tensor]:
         f"method probabilities(samples) that returns [N, concepts, H, W] in [0, 1], take another such as "
         f"segmenter/unet, or steps: 0"
     )
+
+
+def check_searchable(model: Any, segmenter: Segmenter, runtime: Runtime) -> None:
+    """Refuse, before the work, what `optimised` would refuse after it: one image is made from a latent.
+
+    Raises
+    ------
+    InputError
+        If the segmenter has no probabilities, or the generator makes no image of a latent alone.
+    MissingCapability
+        If it has no latents.
+    """
+    probabilities_of(segmenter)
+    able = require(model, HasLatents, by=BY)
+    with torch.no_grad():
+        able(able.sample_latents(1, runtime.seed, start=FIRST).to(runtime.torch_device))
 
 
 def start_of(scores: Tensor | None, units: int) -> Tensor:
@@ -107,7 +125,7 @@ def optimised(
     MissingCapability
         If the generator has no latents.
     """
-    model = require(pair.model, HasLatents, by="explainer/unit-intervention with steps > 0")
+    model = require(pair.model, HasLatents, by=BY)
     soft = probabilities_of(pair.segmenter)
     share = float(pair.shares()[:, concept].mean())
     if share == 0:

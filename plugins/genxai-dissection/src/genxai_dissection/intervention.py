@@ -11,11 +11,11 @@ from torch import Tensor
 from genxai_core import Explainer, Runtime, Segmenter, Spec, UnitScores, saving
 from genxai_core.errors import InputError
 
-from .alpha import optimised, probabilities_of, start_of
+from .alpha import check_searchable, optimised, start_of
 from .curves import MOST_DRAWS, ablation_curve, joint_ablation, random_orders
 from .effects import concept_columns
 from .intervened import Intervention
-from .paired import FIRST, Locations, Paired, built, check_locations, given, interval
+from .paired import FIRST, Locations, Paired, built, check_locations, given, interval, of_one
 
 
 class UnitIntervention(Explainer):
@@ -158,14 +158,14 @@ class UnitIntervention(Explainer):
     def _explain(self, model: Any, inputs: Any, target: int | None, runtime: Runtime | None = None) -> Intervention:
         runtime = runtime or Runtime()
         segmenter = built(self.segmenter)
-        if self.steps:
-            probabilities_of(segmenter)  # refuse before the work, not after it
         layer, scores = self._layer()
+        if self.steps:
+            check_searchable(model, segmenter, runtime)
+        self._check(layer, scores, of_one(model, layer, runtime).shape[1])
         with runtime.progress("means", self.mean_samples) as advance:
             means, shares = given(model, segmenter, [layer], runtime, samples=self.mean_samples, advance=advance)
         (concept,) = concept_columns(segmenter, (self.concept,), shares, self.mean_samples)
         k = means[layer][:, concept].float()
-        self._check(layer, scores, len(k))
         first = FIRST + self.mean_samples
 
         def paired(start: int, n: int) -> Paired:

@@ -89,6 +89,13 @@ def ran(activation: Tensor, layer: str, n: int) -> Tensor:
     return activation if activation.ndim == 4 else activation[:, :, None, None]
 
 
+def of_one(model: Any, layer: str, runtime: Runtime, first: int = FIRST) -> Tensor:
+    """Return what a layer returns for one sample, ``[1, U, h, w]``."""
+    with torch.no_grad(), units.record(model, layer, detach=True) as kept:
+        model.sample(1, runtime.seed, start=first)
+    return ran(kept[layer], layer, 1)
+
+
 def given(
     model: Any,
     segmenter: Segmenter,
@@ -185,9 +192,7 @@ class Paired:
     ) -> None:
         self.model, self.segmenter, self.layer, self.runtime = model, segmenter, layer, runtime
         self.samples, self.first = samples, first
-        with torch.no_grad(), units.record(model, layer, detach=True) as kept:
-            model.sample(1, runtime.seed, start=first)
-        one = ran(kept[layer], layer, 1)
+        one = of_one(model, layer, runtime, first)
         self.units, self.cells = one.shape[1], (one.shape[2], one.shape[3])
         self.box = None if isinstance(locations, str) else box(locations, self.cells)
         self.where = self._places(locations, concept)
