@@ -353,9 +353,7 @@ def test_too_few_values_for_a_level_are_told():
         return dissect(Flat().eval(), method).thresholds
 
     for n in (1, 2):
-        with pytest.raises(
-            InputError, match=f"layer 'flat' has {n} values in {n} threshold samples, too few for a level"
-        ):
+        with pytest.raises(InputError, match=f"'flat' has too few values per unit for a level: {n} in {n} threshold"):
             levels(n)
     assert levels(3)["flat"].shape == (4,)
 

@@ -169,8 +169,8 @@ class _Work:
         least = min(self.layers, key=found.cells)
         if found.cells(least) * information.SHARES[-1] < 1:
             raise InputError(
-                f"threshold iqr: a unit of layer {least!r} has {found.cells(least)} values in {n} threshold samples, "
-                f"too few for a level; raise threshold_samples"
+                f"threshold iqr: layer {least!r} has too few values per unit for a level: {found.cells(least)} in {n} "
+                f"threshold samples; raise threshold_samples"
             )
         levels = information.levels(found)
         counter = information.Counter(levels)
