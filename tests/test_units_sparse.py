@@ -98,6 +98,31 @@ def test_counts_do_not_depend_on_what_is_looked_at_at_once(monkeypatch):
     assert torch.equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("kind", ["constant", "ties", "white"])
+def test_pixels_in_doubt_are_decided_a_few_at_a_time(kind, monkeypatch):
+    maps, masks = activations(kind, (4, 4), n=9), places(9, 11, 13, 8)
+    maps[3:7, 2] = 0.25  # one unit is in doubt everywhere in some of the samples
+    level = everywhere(maps, (13, 8)).transpose(0, 1).flatten(1).median(1).values
+    level[2] = 0.25
+    both, area = dense_counts(maps, level, masks)
+    large, decided = [], []
+    true, pixels = active.upsampled, active._as_among_all
+    monkeypatch.setattr(active, "upsampled", lambda of, size: large.append(of.numel()) or true(of, size))
+    monkeypatch.setattr(active, "_as_among_all", lambda *args: decided.append(len(args[1])) or pixels(*args))
+    monkeypatch.setattr(upsampling, "AT_ONCE", 50)
+    for cells, rows in ((1 << 20, 9), (2 * 5 * 13 * 8, 2), (100, 1)):
+        large.clear()
+        decided.clear()
+        monkeypatch.setattr(active, "CELLS", cells)
+        counter = units.Tally({"l": level})
+        counter.count({"l": maps}, masks)
+        assert torch.equal(counter.area["l"], area)
+        assert torch.equal(counter.intersection["l"], both)
+        assert 0 < max(large) <= rows * 5 * 4 * 4
+        assert max(decided) <= cells + 5 * 50
+    assert len(decided) > 1
+
+
 def test_levels_beyond_all_values_and_other_layouts_of_memory():
     maps, masks = activations("white", (4, 4)), places(6, 3, 8, 8)
     level = torch.tensor([torch.inf, -torch.inf, 0.5, -100.0, 100.0])
@@ -140,6 +165,10 @@ def test_what_is_counted_at_hand_must_fit():
 # -- thresholds -------------------------------------------------------------------------------------------------
 
 
+DEAD = [((4, 4), (28, 28)), ((7, 7), (28, 28)), ((8, 8), (64, 64)), ((4, 4), (32, 32)), ((8, 8), (24, 24)), *SHAPES[4:]]
+"""Sizes at which upsampling does not leave all constants as they are, and others."""
+
+
 @pytest.mark.parametrize(("cells", "size"), SHAPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [6, 80])
@@ -167,6 +196,56 @@ def test_thresholds_in_single_precision_leave_exactly_k():
     assert apart.sum() >= 3
     assert on.sum((0, 2, 3))[apart].tolist() == [k] * int(apart.sum())
     assert found.cells("l") == 300 * 256
+
+
+@pytest.mark.parametrize(("seen", "size"), DEAD, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("noise", [0, 1, 8, 40, 1000])
+def test_of_a_unit_that_is_all_but_constant_no_more_than_k_pixels_exceed(noise, dtype, seen, size):
+    """Upsampled, it is itself but for rounding, which must not make it active here and there."""
+    g = torch.Generator().manual_seed(11)
+    level = torch.cat([torch.rand(30, generator=g, dtype=dtype) * 2, -torch.rand(30, generator=g, dtype=dtype)])
+    level = torch.cat([level * 10.0 ** torch.randint(-3, 4, (60,), generator=g), torch.zeros(1)]).to(dtype)
+    white = torch.randn(20, 61, *seen, generator=g, dtype=dtype)
+    maps = level[:, None, None] * (1 + noise * torch.finfo(dtype).eps * white)
+    masks = torch.ones(20, 1, *size, dtype=torch.bool)
+    for own, quantile in ((size, 0.995), (size, 0.8), (None, 0.8)) if noise == 0 else ((size, 0.995), (size, 0.8)):
+        made = units.Thresholds(["l"], quantile, own)
+        made.see({"l": maps})
+        found = made.values()["l"]
+        counter = units.Tally({"l": found})
+        counter.count({"l": maps}, masks)
+        k = math.floor((1 - quantile) * 20 * size[0] * size[1] + 0.5)
+        assert int(counter.area["l"].max()) <= (k if noise else 0)
+        assert torch.equal(dense_counts(maps, found, masks)[1], counter.area["l"])
+        assert float(found[-1]) == 0
+        assert ((found - level).abs() <= (6 * noise + 40) * torch.finfo(dtype).eps * level.abs()).all()
+
+
+def test_a_constant_unit_is_not_even_upsampled(monkeypatch):
+    maps = torch.tensor([0.3, -0.7, 2.0])[None, :, None, None].expand(5, 3, 4, 4)
+    made = units.Thresholds(["l"], 0.995, (28, 28))
+    made.see({"l": maps})
+    counter = units.Tally({"l": made.values()["l"]})
+    computed = []
+    mixed = upsampling.mixed
+    monkeypatch.setattr(upsampling, "mixed", lambda *args: computed.append(args[0].numel()) or mixed(*args))
+    counter.count({"l": maps}, torch.ones(5, 1, 28, 28, dtype=torch.bool))
+    assert sum(computed) == 0
+    assert counter.area["l"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [None, (9, 8)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_levels_are_the_thresholds_one_by_one(kind, size):
+    made = units.Thresholds(["l"], 0.9, size)
+    made.see({"l": activations(kind, (5, 3), n=40)})
+    quantiles = [0.5, 0.999, 0.9, 0.9, 0.02]
+    found = made.levels(quantiles)["l"]
+    assert found.shape == (5, 5)
+    assert torch.equal(found, torch.stack([made.values(quantile)["l"] for quantile in quantiles]))
+    with pytest.raises(InputError, match=r"too few for the quantile 0\.99999"):
+        made.levels([0.5, 0.99999])
 
 
 def test_the_guess_changes_the_work_and_not_the_threshold(monkeypatch):

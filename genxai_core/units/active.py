@@ -66,6 +66,13 @@ def histogram(maps: Tensor, thresholds: Tensor, concepts: Concepts) -> Tensor:
             total += (unit + byte.index_select(0, at)).bincount(minlength=units * 256)
 
     doubtful: list[tuple[Tensor, Tensor]] = []
+
+    def decide() -> None:
+        of, pixel = (torch.cat(parts) for parts in zip(*doubtful))
+        doubtful.clear()
+        right = _as_among_all(each, of, pixel, units, mesh) > level[of % units]
+        add(of[right], pixel[right])
+
     step = max(1, CELLS // (units * cells[0] * cells[1]))
     for start in range(0, n, step):
         first, part = start * units, each[start * units : (start + step) * units]
@@ -73,14 +80,13 @@ def histogram(maps: Tensor, thresholds: Tensor, concepts: Concepts) -> Tensor:
             if near is None:
                 add(of + first, pixel)
             else:
-                doubtful.append((of[near] + first, pixel[near]))
                 add(of[~near] + first, pixel[~near])
-    if doubtful:  # so near the threshold that only the very same computation decides
-        of, pixel = (torch.cat(parts) for parts in zip(*doubtful))
-        which, back = torch.unique(of, return_inverse=True)
-        exact = _as_among_all(each[which], which % units, units, mesh)
-        right = exact[back, pixel] > level[of % units]
-        add(of[right], pixel[right])
+                # so near the threshold that only the very same computation decides
+                doubtful.append((of[near] + first, pixel[near]))
+                if sum(len(waiting) for waiting, _ in doubtful) > CELLS:
+                    decide()
+    if doubtful:
+        decide()
     return found.reshape(-1, units, 256)
 
 
@@ -102,12 +108,21 @@ def _active(maps: Tensor, level: Tensor, mesh: Grid) -> Iterator[tuple[Tensor, T
         yield found.of, mesh.pixels(found, row, line - row * values.shape[1]), near if bool(near.any()) else None
 
 
-def _as_among_all(maps: Tensor, unit: Tensor, units: int, mesh: Grid) -> Tensor:
-    """Return maps ``[M, h, w]`` upsampled, each in its unit's place: how torch rounds depends on the channels."""
+def _as_among_all(maps: Tensor, of: Tensor, pixel: Tensor, units: int, mesh: Grid) -> Tensor:
+    """Return one pixel each of maps, upsampled in their units' places: how torch rounds depends on the channels."""
+    which, back = torch.unique(of, return_inverse=True)
+    unit = which % units
     order = unit.argsort(stable=True)
     count = unit.bincount(minlength=units)
     row = torch.empty_like(unit)
     row[order] = torch.arange(len(unit), device=unit.device) - (count.cumsum(0) - count)[unit[order]]
-    placed = maps.new_zeros(int(count.max()), units, *mesh.cells)
-    placed[row, unit] = maps
-    return upsampled(placed, mesh.size)[row, unit].flatten(1)
+    line = row[back]
+    found = maps.new_empty(len(of))
+    step = max(1, CELLS // (units * mesh.size[0] * mesh.size[1]))  # rows at once: bounds memory
+    for start in range(0, int(count.max()), step):
+        some, wanted = (nonzero((start <= at) & (at < start + step)) for at in (row, line))
+        placed = maps.new_zeros(int(row[some].max()) + 1 - start, units, *mesh.cells)
+        placed[row[some] - start, unit[some]] = maps[which[some]]
+        large = upsampled(placed, mesh.size).flatten(2)
+        found[wanted] = large[line[wanted] - start, unit[back[wanted]], pixel[wanted]]
+    return found

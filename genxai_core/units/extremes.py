@@ -18,8 +18,8 @@ MARGINS = (1.5, 4.0)
 """A guess leaves so many times as many pixels as are needed. Where it leaves too few the next is taken, then all."""
 
 
-def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k-th and the next largest pixel ``[U]`` of each unit, exactly.
+def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, ranks: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the k-th and the next largest pixel of each unit, exactly, for each rank k: both ``[ranks, U]``.
 
     Parameters
     ----------
@@ -27,37 +27,39 @@ def neighbours(parts: Sequence[Tensor], size: tuple[int, int] | None, k: int) ->
         Maps ``[U, N, h, w]`` in main memory, of one or more samples each.
     size
         What they are upsampled to; None: as they are.
-    k
-        At least 1, and less than there are pixels of a unit.
+    ranks
+        Each at least 1, and less than there are pixels of a unit.
     """
     units, _, *cells = parts[0].shape
     before = (cells[0], cells[1])
     plain = size is None or size == before
     mesh = None if plain else grid(before, size or before, parts[0].dtype, torch.device("cpu"))
     samples = sum(part.shape[1] for part in parts)
-    found: list[tuple[float, float]] = []
+    found: list[np.ndarray] = []
     step = max(1, 4 * CELLS // (samples * cells[0] * cells[1]))
     for start in range(0, units, step):
         some = [part[start : start + step] for part in parts]
         maps = torch.cat(some, 1) if len(some) > 1 else some[0].contiguous()
-        bounds = _bounds(maps, mesh, k)
-        found += [_of_one(one, mesh, k, guesses) for one, guesses in zip(maps, bounds)]
-    above, below = torch.tensor(found, dtype=torch.float64).to(parts[0].dtype).unbind(1)
+        bounds = _bounds(maps, mesh, max(ranks))
+        found += [_of_one(one, mesh, ranks, guesses) for one, guesses in zip(maps, bounds)]
+    above, below = torch.from_numpy(np.stack(found, 2)).to(parts[0].dtype).unbind(0)
     return above, below
 
 
-def _of_one(maps: Tensor, mesh: Grid | None, k: int, bounds: Sequence[float]) -> tuple[float, float]:
-    """Return both for one unit, ``[N, h, w]``."""
+def _of_one(maps: Tensor, mesh: Grid | None, ranks: Sequence[int], bounds: Sequence[float]) -> np.ndarray:
+    """Return both ``[2, ranks]`` for one unit, ``[N, h, w]``."""
+    k = max(ranks)
     for bound in (*bounds, -math.inf):
         values = _beyond(maps, mesh, k, bound)
         if len(values) > k:
             break
         if bound == 0 and float(maps.min()) == 0:
             # of a rectified unit that is mostly off, all other pixels are 0
-            return (float(values.min()) if len(values) == k else 0.0), 0.0
-    at = len(values) - k
-    ordered = np.partition(values, at)
-    return float(ordered[at]), float(ordered[:at].max())
+            values = np.concatenate([np.zeros(k + 1 - len(values), values.dtype), values])
+            break
+    at = len(values) - np.array([ranks, [k + 1 for k in ranks]])
+    both: np.ndarray = np.partition(values, np.unique(at))[at]
+    return both
 
 
 def _beyond(maps: Tensor, mesh: Grid | None, k: int, bound: float) -> np.ndarray:

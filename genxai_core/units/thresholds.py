@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..samples import integer
 from .extremes import neighbours
 from .layers import watching
-from .upsampling import finite, spatial
+from .upsampling import ROUNDING, finite, spatial
 
 
 class Thresholds:
@@ -78,7 +78,8 @@ class Thresholds:
 
         Of a unit's n cells, the k = (1 − quantile)·n largest (rounded to the nearest integer) exceed its threshold: it
         lies midway between the k-th and the next largest, so that rounding moves no cell across. Where these two are
-        equal, as in a unit that is mostly 0, it is their value, and fewer exceed it.
+        equal but for rounding, as in a unit that is constant, it lies just above them, and fewer exceed it. In a unit
+        that is mostly 0 it is 0.
 
         Parameters
         ----------
@@ -90,22 +91,32 @@ class Thresholds:
         InputError
             If a layer did not run, or there are too few cells for the quantile.
         """
-        return {layer: self._of(layer, parts, quantile or self.quantile) for layer, parts in self._maps.items()}
+        return {layer: levels[0] for layer, levels in self.levels([quantile or self.quantile]).items()}
 
-    def _of(self, layer: str, parts: list[Tensor], quantile: float) -> Tensor:
+    def levels(self, quantiles: Sequence[float]) -> dict[str, Tensor]:
+        """Return the thresholds ``[quantiles, U]`` of each layer, all from one pass; see `values`."""
+        return {layer: self._of(layer, parts, quantiles) for layer, parts in self._maps.items()}
+
+    def _of(self, layer: str, parts: list[Tensor], quantiles: Sequence[float]) -> Tensor:
         if not parts:
             raise InputError(f"layer {layer!r} did not run, so it has no thresholds")
         n = self.cells(layer)
-        k = math.floor(round((1 - quantile) * n, 6) + 0.5)
-        if not 0 < k < n:
-            needed = math.ceil(round(0.5 / min(quantile, 1 - quantile), 6))
-            raise InputError(
-                f"layer {layer!r}: {n} cells per unit are too few for the quantile {quantile}, which needs "
-                f"{needed}; run more samples, or choose another"
-            )
-        above, below = neighbours(parts, self.size, k)
+        ranks = [math.floor(round((1 - quantile) * n, 6) + 0.5) for quantile in quantiles]
+        for quantile, k in zip(quantiles, ranks):
+            if not 0 < k < n:
+                needed = math.ceil(round(0.5 / min(quantile, 1 - quantile), 6))
+                raise InputError(
+                    f"layer {layer!r}: {n} cells per unit are too few for the quantile {quantile}, which needs "
+                    f"{needed}; run more samples, or choose another"
+                )
+        above, below = neighbours(parts, self.size, ranks)
         middle = below + (above - below) / 2
-        return torch.where(middle < above, middle, below)  # between neighbouring floats there is nothing
+        middle = torch.where(middle < above, middle, below)  # between neighbouring floats there is nothing
+        rounding = ROUNDING * torch.finfo(above.dtype).eps * above.abs()
+        as_they_are = self.size in (None, tuple(parts[0].shape[2:]))
+        apart = above > below if as_they_are else above - below > rounding
+        # twice: a pixel of this value, in whichever way it is computed, does not exceed it and is not in doubt
+        return torch.where(apart, middle, above + 2 * rounding)
 
     def merge(self, other: Self) -> None:
         """Take in what another one has seen, as if this one had seen it; the values are equal bit for bit.
