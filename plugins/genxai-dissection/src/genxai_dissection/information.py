@@ -16,11 +16,8 @@ SHARES = tuple(torch.logspace(-3, -0.30103, 24, dtype=torch.float64).tolist())
 
 def levels(found: units.Thresholds) -> dict[str, Tensor]:
     """Return the candidate levels ``[levels, U]`` of each layer; shares that too few values decide are left out."""
-    cells = {layer: found.cells(layer) for layer in found.layers}
-    least = min(cells.values())
-    shares = [s for s in SHARES if s * least >= 1]
-    at = [found.values(1 - share) for share in shares]
-    return {layer: torch.stack([each[layer] for each in at]) for layer in found.layers}
+    least = min(found.cells(layer) for layer in found.layers)
+    return found.levels([1 - share for share in SHARES if share * least >= 1])
 
 
 class Counter:
