@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from genxai_core import Component, Generator, Samples, Segmenter, draws, hookimpl
+from genxai_core import Component, Generator, Samples, Segmenter, UnitScores, draws, hookimpl
 from genxai_core.errors import InputError
 
 CONCEPTS = ("whole", "twice", "halves")
@@ -104,6 +104,13 @@ class Quadrants(nn.Module, Segmenter):
 
     def _segment(self, samples):
         return self(samples.rescale(self.value_range).images) > 0
+
+
+def iou():
+    """The IoU that the painter's units have: a decoy has that of the unit which it is active with."""
+    scores = torch.zeros(8, 3).double()
+    scores[[0, 5], 0], scores[[1, 2, 6], 1], scores[[3, 4], 2], scores[7] = 1.0, 1.0, 0.5, 0.1
+    return UnitScores({"units": scores}, concepts=CONCEPTS)
 
 
 @hookimpl
