@@ -31,7 +31,8 @@ def genxai_components() -> Iterable[Component]:
             "explainer",
             "unit-intervention",
             "genxai_dissection.intervention:UnitIntervention",
-            "ablates and inserts a set of units: its causal effect, ablation curves, the optimised alpha, edits to apply",
+            "ablates and inserts a set of units: its causal effect, ablation curves, the optimised alpha, "
+            "edits to apply",
         ),
         Component(
             "trainer",
