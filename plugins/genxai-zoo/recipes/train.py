@@ -3,7 +3,8 @@
     python plugins/genxai-zoo/recipes/train.py                    # all of them; hours on two cores
     python plugins/genxai-zoo/recipes/train.py digits-dcgan       # one; classifiers go first, they measure the others
 
-A recipe is a pipeline of two steps. What is done is not done again, and what was stopped goes on from its checkpoint.
+A recipe is a pipeline of two steps. What was stopped goes on from its checkpoint, and what is done is not done again
+until something is shipped: shipped weights are a part of this package, on whose content every result of it depends.
 A family of digits that is not clearly better than a Gaussian of full covariance is reported, and not shipped.
 """
 
