@@ -1,6 +1,6 @@
 """Dissection of a GAN of real pixel art: the figures and pictures of docs/results/dissection.md.
 
-genxai run examples/data/dissect-sprites.yaml --data DATA      # about an hour on two CPU cores; resumable
+genxai run examples/data/dissect-sprites.yaml --data DATA      # about twenty minutes on two CPU cores; resumable
 python benchmarks/dissection_sprites.py runs/dissect-sprites   # keeps the figures, draws the pictures
 python benchmarks/dissection_sprites.py                        # writes the page from the kept figures
 """
@@ -168,9 +168,9 @@ python benchmarks/dissection_sprites.py runs/dissect-sprites
 ```
 
 **How to read it.** The segmenter was trained on real characters. What it sees in broken ones, as edited ones often are,
-is a guess: a head whose hair has come off is still hair to it in part. Units put in everywhere are far from what the
-generator knows, and disturb more than the part that they are for; a box or the concept's own places (`locations`)
-disturb less. Here an order by alpha was no better than one by IoU. One seed, one GAN.
+is a guess, and nobody has checked its masks of them. Units put in everywhere disturb more than the part that they are
+for, as the tables show; `locations` puts them in at chosen places, which was not tried here. An order by alpha was no
+better than one by IoU. One seed, one GAN.
 """
 
 
