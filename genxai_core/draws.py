@@ -7,8 +7,10 @@ Each index has its own counter range of the Philox generator (Salmon et al., "Pa
 from __future__ import annotations
 
 import functools
+import threading
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,12 +47,18 @@ def _counter(index: int) -> int:
     return int(index)
 
 
+@functools.lru_cache(maxsize=64)
+def _source(seed: int, stream: str, thread: int) -> tuple[np.random.Philox, np.random.Generator, Any]:
+    """Return what `_rows` sets to a counter before each draw: one for each thread, since its draws change it."""
+    bits = np.random.Philox(key=_key(seed, stream))
+    return bits, np.random.Generator(bits), bits.state
+
+
 def _rows(
     draw: Callable[[np.random.Generator], np.ndarray], seed: int, indices: Sequence[int] | range, stream: str
 ) -> Tensor:
     """Draw a row for each index, by one generator that is set to its counter: a new one takes four times as long."""
-    bits = np.random.Philox(key=_key(seed, stream))
-    drawn, state = np.random.Generator(bits), bits.state
+    bits, drawn, state = _source(seed, stream, threading.get_ident())
     rows = []
     for index in indices:
         state["state"]["counter"][:] = (0, 0, _counter(index), 0)
@@ -97,6 +105,6 @@ def batch_indices(seed: int, step: int, batch: int, n: int) -> list[int]:
     while len(chosen) < batch:
         epoch, offset = divmod(position, n)
         take = _order(seed, epoch, n)[offset : offset + batch - len(chosen)]
-        chosen.extend(int(i) for i in take)
+        chosen.extend(take.tolist())
         position += len(take)
     return chosen

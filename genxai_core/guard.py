@@ -55,8 +55,11 @@ def _unique(models: tuple[nn.Module, ...]) -> list[Tensor]:
     return list(found.values())
 
 
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+
 def _reachable(value: Any) -> Iterator[Any]:
-    """Yield a value and what it holds, through lists, tuples, sets and dicts, each once."""
+    """Yield a value and what it holds, through lists, tuples, sets and dicts, each once; no plain values inside."""
     seen: set[int] = set()
     waiting = [value]
     while waiting:
@@ -66,9 +69,9 @@ def _reachable(value: Any) -> Iterator[Any]:
         seen.add(id(part))
         yield part
         if isinstance(part, dict):
-            waiting += part.values()
+            waiting += [held for held in part.values() if type(held) not in _PLAIN]
         elif isinstance(part, list | tuple | set):
-            waiting += part
+            waiting += [held for held in part if type(held) not in _PLAIN]
 
 
 def _parts(container: Any) -> Any:

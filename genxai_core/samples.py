@@ -115,7 +115,9 @@ class Samples:
             value = getattr(self, name)
             if value is None:
                 continue
-            chosen[name] = tuple(value[i] for i in rows) if name == "captions" else value[at.to(value.device)]
+            chosen[name] = (
+                tuple(value[i] for i in rows) if name == "captions" else value.index_select(0, at.to(value.device))
+            )
         return replace(self, **chosen)
 
     def __iter__(self) -> Iterator[Samples]:

