@@ -1,0 +1,84 @@
+"""What a judge of broken images says: which of its classes is the artifact, and how probable that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genxai_core import Discriminator, Spec
+from genxai_core.adapt.modules import rescale
+from genxai_core.errors import InputError
+
+ARTIFACT = "artifact"
+"""The class's name."""
+
+
+def artifact_class(judge: Discriminator, target: int | None = None) -> int:
+    """Return the index of the artifact class: the one asked for, the one of that name, or a single logit's 0.
+
+    Raises
+    ------
+    InputError
+        If there is no such class, or which one it is must be said.
+    """
+    names = tuple(judge.class_names)
+    if target is not None:
+        if not 0 <= target < len(names):
+            raise InputError(f"target {target} is none of the judge's classes 0…{len(names) - 1}: {', '.join(names)}")
+        return target
+    if ARTIFACT in names:
+        return names.index(ARTIFACT)
+    if len(names) == 1:
+        return 0
+    raise InputError(f"none of the judge's classes ({', '.join(names)}) is named {ARTIFACT!r}; say which: target")
+
+
+def built(judge: Discriminator | Spec) -> Discriminator:
+    """Return the judge, in eval mode, made from its recipe if it is one.
+
+    Raises
+    ------
+    InputError
+        If it is no discriminator.
+    """
+    made: Any = judge.build() if isinstance(judge, Spec) else judge
+    if not isinstance(made, Discriminator):
+        raise InputError(f"the judge is a {type(made).__name__}, not a Discriminator; see trainer/artifact-classifier")
+    return made
+
+
+@torch.no_grad()
+def probabilities(
+    judge: Discriminator, images: Tensor, value_range: tuple[float, float], target: int, batch: int = 256
+) -> Tensor:
+    """Return P(artifact) ``[N]`` float64 on the CPU: the sigmoid of a single logit, else the softmax.
+
+    Parameters
+    ----------
+    judge
+        In eval mode; whoever calls guards it.
+    images
+        ``[N, C, H, W]`` in ``value_range``, which is brought to the judge's.
+    target
+        Its artifact class; see `artifact_class`.
+    batch
+        Images judged at a time.
+
+    Raises
+    ------
+    InputError
+        If it returns no logits of that class, or NaN.
+    """
+    like = next((t for t in (*judge.parameters(), *judge.buffers()) if t.is_floating_point()), images)
+    found = []
+    for part in images.split(batch):
+        logits = judge(rescale(part, value_range, tuple(judge.value_range)).to(like)).float()
+        if logits.ndim != 2 or not target < logits.shape[1]:
+            raise InputError(f"the judge returns {list(logits.shape)}, not logits [N, K] with a class {target}")
+        found.append((logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1))[:, target].double().cpu())
+    joined = torch.cat(found) if found else torch.zeros(0, dtype=torch.double)
+    if bool(joined.isnan().any()):
+        raise InputError("the judge returns NaN; check its weights")
+    return joined
