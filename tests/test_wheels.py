@@ -237,6 +237,17 @@ WORKS = {
         else:
             raise SystemExit("ran without its contestant")
         """,
+    "genxai-correction": """
+        import torch
+        import genxai_core as gx
+        class Features(gx.Discriminator):
+            image_shape, class_names = (1, 2, 2), ("a", "b")
+            def features(self, images): return images.flatten(1)
+            def forward(self, images): return images.flatten(1)[:, :2]
+        real = gx.Samples(torch.eye(4).view(4, 1, 2, 2), value_range=(-1, 1))
+        scores = gx.create("explainer/realism", real=real, k=1).explain(Features(), real).scores
+        assert scores.shape == (4,) and bool((scores > 1).all())  # the real ones themselves
+        """,
     "genxai-dissection": """
         import torch
         import genxai_core as gx
