@@ -238,11 +238,40 @@ def test_scores_that_choose_no_unit_are_refused(values, higher, said, layer):
         intervention(Painter(), Channels(), "whole", layer=layer, scores=scores)
 
 
+def test_units_that_do_not_score_above_0_never_fill_a_set():
+    """Two causes and a decoy have an IoU with ``twice``, and noise a little; the other four have none."""
+    found = intervention(Painter(), Channels(), "twice", scores=iou(), count=6, draws=2)
+    assert found.chosen.tolist() == [1, 2, 6, 7]
+    assert found.orders["iou"].tolist() == [[1, 2, 6, 7]]
+    assert found.orders["random"].shape == (2, 4)
+    assert found.notes["fewer units"] == found.summary()["fewer units"] == "4 of 6: no other iou is above 0"
+    few = intervention(Painter(), Channels(), "twice", scores=iou(), count=4, draws=0)
+    assert "fewer units" not in {**few.notes, **few.summary()}
+    below = UnitScores({"units": torch.tensor([[0.3], *[[-0.1]] * 7])}, concepts=("whole",))
+    assert intervention(Painter(), Channels(), "whole", scores=below, count=3, draws=0).chosen.tolist() == [0]
+    everything = intervention(Painter(), Channels(), "whole", layer="units", order="random", count=9)
+    assert everything.notes["fewer units"] == "8 of 9: the layer has no more"
+
+
+def test_units_of_alpha_0_never_fill_a_set():
+    how = {"layer": "units", "scores": iou(), "count": 8, "draws": 0}
+    found = intervention(Painter(), Channels(), "whole", **how, steps=40)
+    above = int((found.alpha > 0).sum())
+    assert 1 <= above < 8
+    assert len(found.chosen) == found.orders["alpha"].shape[1] == above
+    assert bool((found.alpha[found.chosen] > 0).all())
+    assert found.notes["fewer units"] == f"{above} of 8: no other alpha is above 0"
+    with pytest.raises(InputError, match="alpha is 0 for all 8 units after 40 steps, so it chooses none; lower pen"):
+        intervention(Painter(), Channels(), "whole", **how, steps=40, penalty=1000.0)
+
+
 def test_scores_that_choose_no_unit_may_stand_beside_what_does():
     scores = UnitScores({"units": torch.zeros(8, 1)}, concepts=("whole",))
     how = {"layer": "units", "scores": scores, "draws": 0, "count": 1}
     assert intervention(Painter(), Channels(), "whole", **how, steps=40).units.tolist() == [0]
-    assert intervention(Painter(), Channels(), "whole", **how, units=(5,)).units.tolist() == [5]
+    found = intervention(Painter(), Channels(), "whole", **how, units=(5,))
+    assert found.units.tolist() == [5]
+    assert set(found.curves) == {"given"}  # no order is made of scores that tell nothing
 
 
 def test_where_lower_is_better_a_score_of_zero_is_a_good_one():

@@ -164,7 +164,10 @@ class Intervention(UnitEdits):
         return [(int(u), int(v)) for u, v in self.pairs[above].tolist()]
 
     def summary(self) -> dict[str, Any]:
-        """Return the units, the effect on the concept with its interval, and what an ablation leaves of it."""
+        """Return the units, the effect on the concept with its interval, and what an ablation leaves of it.
+
+        Where the set has fewer units than were asked for, it says why.
+        """
         c = self.concepts.index(self.concept)
         low, high = self.effect_intervals[c].tolist()
         base, left = float(self.shares[0, c]), float(self.shares[1, c])
@@ -173,6 +176,8 @@ class Intervention(UnitEdits):
             "units": f"{self.layer}: {units}",
             f"effect on {self.concept}": f"{float(self.effects[c]):.3g} ({low:.3g} to {high:.3g})",
         }
+        if "fewer units" in self.notes:
+            found["fewer units"] = str(self.notes["fewer units"])
         if base:
             found["left when ablated"] = f"{left / base:.0%} of {base:.3g}"
         return found

@@ -55,7 +55,8 @@ class UnitIntervention(Explainer):
     scores
         Scores of units, such as the IoU of a dissection: an order, and where α starts.
     count
-        How many units are in the set, and in the other curves.
+        How many units are in the set, and in the other curves, at most: units whose score, or α, is not above 0 are
+        left out (but all scores count where lower is better), and the summary says so.
     order
         ``scores``, ``alpha`` or ``random``. None: alpha where there are ``steps``, else scores.
     act
@@ -184,10 +185,8 @@ class UnitIntervention(Explainer):
                     advance=advance,
                     **how,  # type: ignore[arg-type]
                 )
-        orders = self._orders(scores, by_alpha, len(k), runtime.seed)
+        orders = self._orders(scores, alpha, by_alpha, len(k), runtime.seed)
         chosen = orders[self._named()][0].tolist()
-        if self.units is None:
-            chosen = chosen[: self.count]
         pair = paired(first + self.alpha_samples, self.samples)
         return self._result(pair, concept, chosen, k, orders, {"alpha": alpha, "history": history})
 
@@ -226,20 +225,38 @@ class UnitIntervention(Explainer):
             return "given"
         return self.scores.measure if self.order == "scores" and self.scores is not None else self.order
 
-    def _orders(self, scores: Tensor | None, by_alpha: Tensor | None, units: int, seed: int) -> dict[str, Tensor]:
+    def _orders(
+        self, scores: Tensor | None, alpha: Tensor | None, by_alpha: Tensor | None, units: int, seed: int
+    ) -> dict[str, Tensor]:
         """Return ``[D, n]`` by name: the set's own, those by scores and by α, and random ones."""
-        n = min(self.count if self.units is None else len(self.units), units)
-        found: dict[str, Tensor] = {}
-        if self.units is not None:
-            found["given"] = torch.tensor([self.units])
+        n, named = min(self.count if self.units is None else len(self.units), units), self._named()
+        ranked: dict[str, Tensor] = {}
         if scores is not None:
             assert self.scores is not None
-            found[self.scores.measure] = scores.argsort(descending=True, stable=True)[None, :n]
-        if by_alpha is not None:
-            found["alpha"] = by_alpha[None, :n]
+            order = scores.argsort(descending=True, stable=True)
+            ranked[self.scores.measure] = order[scores[order] > 0] if self.scores.higher_is_better else order
+        if alpha is not None:
+            assert by_alpha is not None
+            ranked["alpha"] = by_alpha[alpha[by_alpha] > 0]
+        if named in ranked:
+            n = min(n, len(ranked[named]))
+            if n == 0:  # scores that are not above 0 were refused before
+                raise InputError(
+                    f"alpha is 0 for all {units} units after {self.steps} steps, so it chooses none; lower penalty or "
+                    f"rate, or choose units by scores"
+                )
+        found = {} if self.units is None else {"given": torch.tensor([self.units])}
+        found |= {name: order[None, :n] for name, order in ranked.items() if len(order)}
         if self.draws or self.order == "random":
             found["random"] = random_orders(seed, max(self.draws, 1), units, n)
         return found
+
+    def _fewer(self, chosen: list[int], units: int) -> dict[str, str]:
+        """Return a note if the set has fewer units than were asked for."""
+        if self.units is not None or len(chosen) == self.count:
+            return {}
+        why = "the layer has no more" if len(chosen) == units else f"no other {self._named()} is above 0"
+        return {"fewer units": f"{len(chosen)} of {self.count}: {why}"}
 
     # -- what they do ---------------------------------------------------------------------------------------------
 
@@ -287,6 +304,7 @@ class UnitIntervention(Explainer):
             locations=None if pair.box is None else pair.box.expand(size, -1, -1).clone(),
             notes={
                 "units by": self._named(),
+                **self._fewer(chosen, len(k)),
                 "locations": self.locations if isinstance(self.locations, str) else str(tuple(self.locations)),
                 "samples": f"{len(pair.kept)} of {pair.samples}",
                 "samples for k": self.mean_samples,
