@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genxai_core import Discriminator, Spec
+from genxai_core import Discriminator, Samples, Spec
 from genxai_core.adapt.modules import rescale
 from genxai_core.errors import InputError
+from genxai_core.guard import guard
 
 ARTIFACT = "artifact"
 """The class's name."""
@@ -73,8 +74,9 @@ def probabilities(
     """
     like = next((t for t in (*judge.parameters(), *judge.buffers()) if t.is_floating_point()), images)
     found = []
-    for part in images.split(batch):
-        logits = judge(rescale(part, value_range, tuple(judge.value_range)).to(like)).float()
+    low, high = judge.value_range
+    for part in torch.split(images, batch):
+        logits = judge(rescale(part, value_range, (low, high)).to(like)).float()
         if logits.ndim != 2 or not target < logits.shape[1]:
             raise InputError(f"the judge returns {list(logits.shape)}, not logits [N, K] with a class {target}")
         found.append((logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1))[:, target].double().cpu())
@@ -82,3 +84,38 @@ def probabilities(
     if bool(joined.isnan().any()):
         raise InputError("the judge returns NaN; check its weights")
     return joined
+
+
+def broken(inputs: Samples, classifier: Discriminator | None, target: int | None, above: float = 0.5) -> Tensor:
+    """Return which samples are broken, bool ``[N]`` on the CPU.
+
+    Those labelled so, if one of ``class_names`` is ``artifact``, or if labels without names are 0 and 1 (broken). Else
+    those that the classifier gives a probability above a limit.
+
+    Parameters
+    ----------
+    inputs
+        Samples.
+    classifier
+        Asked if labels do not say it. It is left as found.
+    target
+        Its artifact class; see `artifact_class`.
+    above
+        The limit.
+
+    Raises
+    ------
+    InputError
+        If there is neither a label nor a classifier that tells.
+    """
+    labels = None if inputs.labels is None else inputs.labels.cpu()
+    if labels is not None and ARTIFACT in inputs.class_names:
+        return labels == inputs.class_names.index(ARTIFACT)
+    if labels is not None and not inputs.class_names and bool(((labels == 0) | (labels == 1)).all()):
+        return labels == 1
+    if classifier is None:
+        said = "have no labels" if labels is None else f"have labels of which none is {ARTIFACT!r}"
+        raise InputError(f"these samples {said}, so a classifier must say which are broken; give one")
+    with guard(classifier):
+        found = probabilities(classifier, inputs.images, inputs.value_range, artifact_class(classifier, target))
+    return found > above
