@@ -324,7 +324,7 @@ def test_what_cannot_be_dissected():
         dissect(painter(), GanDissection(Quadrants(), layers=("layer",), **FEW))
     with pytest.raises(InputError, match="are too few for the quantile"):
         dissect(painter(), GanDissection(Quadrants(), threshold_samples=1, quantile=0.9999))
-    with pytest.raises(InputError, match="is not recorded, or did not run"):
+    with pytest.raises(InputError, match="'layers' has no call 1 when a batch of images is made"):
         dissect(painter(), GanDissection(Quadrants(), layers=("layers",), call=1, **FEW))
 
     class InParts(type(painter())):

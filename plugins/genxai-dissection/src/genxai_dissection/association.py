@@ -14,6 +14,7 @@ from genxai_core import Explainer, Runtime, Samples, Segmenter, Spec, saving, st
 from genxai_core.errors import InputError
 
 from . import examples, information
+from .calls import ran
 from .dissection import Dissection
 from .fingerprint import fingerprint
 from .jackknife import LEVEL, intervals
@@ -134,11 +135,7 @@ class _Work:
         with units.record(self.model, self.layers, detach=True, call=self.method.call) as seen:
             samples = self.model.sample(n, self.runtime.seed, start=first)
         for layer in self.layers:
-            if len(seen[layer]) != n:
-                raise InputError(
-                    f"layer {layer!r} returned {len(seen[layer])} rows for {n} samples; it runs several times for a "
-                    f"batch: name another layer, or a batch size that the model samples at once"
-                )
+            ran(seen, layer, n, self.method.call)
         return samples, seen
 
     def batches(self, first: int, n: int) -> Iterator[tuple[int, int]]:
@@ -241,6 +238,7 @@ class _Work:
                 "of": "the layer's own values" if method.cells else "upsampled values",
                 "intervals": f"{LEVEL:.0%}, jackknife over {len(partial.blocks)} blocks of samples",
                 "segmenter": saving.name_of(self.segmenter),
+                **({} if method.call is None else {"call of the layers": method.call}),
             },
             intersection=whole.intersection,
             area=whole.area,

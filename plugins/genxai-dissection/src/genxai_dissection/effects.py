@@ -50,6 +50,9 @@ class UnitEffects(Explainer):
     insert
         Whether x_i has the unit put in, as in the paper. Else x_i is the unedited sample, and the effect is the drop
         when the unit is off.
+    call
+        Which call of a layer is edited where one image needs several: a diffusion model calls its U-Net once per
+        timestep, from 0; k is of that call. None: each is edited, and k is of the last.
 
     Raises
     ------
@@ -71,9 +74,12 @@ class UnitEffects(Explainer):
         mean_samples: int = 200,
         locations: Literal["all", "cell", "concept"] = "all",
         insert: bool = True,
+        call: int | None = None,
     ) -> None:
         if samples < 2 or mean_samples < 1:
             raise ValueError(f"samples {samples} must be at least 2, and mean_samples {mean_samples} at least 1")
+        if call is not None and call < 0:
+            raise ValueError(f"call {call} cannot be negative; calls are counted from 0")
         for name, given_names in (("layers", layers), ("concepts", concepts)):
             if given_names is not None and (not given_names or len(set(given_names)) < len(given_names)):
                 raise ValueError(f"{name} {list(given_names)}: name at least one, each once")
@@ -81,13 +87,15 @@ class UnitEffects(Explainer):
         if locations not in ("all", "cell", "concept"):
             raise ValueError(f"locations {locations!r} are not all, cell or concept")
         self.samples, self.mean_samples, self.locations, self.insert = samples, mean_samples, locations, insert
+        self.call = call
 
     def _explain(self, model: Any, inputs: Any, target: int | None, runtime: Runtime | None = None) -> UnitScores:
         runtime = runtime or Runtime()
         segmenter = built(self.segmenter)
         layers = self.layers or spatial_layers(model, runtime.seed)
         with runtime.progress("means", self.mean_samples) as advance:
-            means, shares = given(model, segmenter, layers, runtime, samples=self.mean_samples, advance=advance)
+            n, call = self.mean_samples, self.call
+            means, shares = given(model, segmenter, layers, runtime, samples=n, call=call, advance=advance)
         columns = concept_columns(segmenter, self.concepts, shares, self.mean_samples)
         scores, ends = {}, {}
         for layer in layers:
@@ -106,6 +114,7 @@ class UnitEffects(Explainer):
                 "unit": "share of pixels",
                 "intervals": "95%, normal, over differences within samples",
                 "segmenter": saving.name_of(segmenter),
+                **({} if self.call is None else {"edited in": f"call {self.call} of the layer"}),
                 **({"never seen": ", ".join(unseen)} if unseen and self.concepts is None else {}),
             },
         )
@@ -116,8 +125,8 @@ class UnitEffects(Explainer):
         """Return ``[U, concepts]`` and ``[U, concepts, 2]``."""
 
         def paired(column: int) -> Paired:
-            first = FIRST + self.mean_samples
-            return Paired(model, segmenter, layer, self.locations, column, runtime, samples=self.samples, first=first)
+            at, n, first = self.locations, self.samples, FIRST + self.mean_samples
+            return Paired(model, segmenter, layer, at, column, runtime, samples=n, first=first, call=self.call)
 
         own = self.locations == "concept"  # then every concept has places of its own
         pairs = [paired(c) for c in columns] if own else [paired(columns[0])] * len(columns)

@@ -17,6 +17,8 @@ from .effects import concept_columns
 from .intervened import Intervention
 from .paired import FIRST, Locations, Paired, built, check_locations, given, interval, of_one
 
+HANDED_ON = "generator/edited edits in every call"
+
 
 class UnitIntervention(Explainer):
     """Switch a set U of units off and put it in: its average causal effect, its dose curves, and edits to hand on.
@@ -33,9 +35,6 @@ class UnitIntervention(Explainer):
 
     With ``steps`` the vector α ∈ [0, 1]^U of all the layer's units is optimised (eq. 5 and 6; see `alpha.optimised`),
     which takes a differentiable generator and a segmenter with a method ``probabilities``, such as segmenter/unet.
-
-    A layer that runs several times for an image, as a diffusion model's does, is edited each time; k is of its last
-    run.
 
     The result is the edits of the units (`UnitEdits`), with all that was measured: ``generator/edited`` takes it.
 
@@ -87,6 +86,10 @@ class UnitIntervention(Explainer):
         Ablate the set's units one by one and two by two as well, which finds units that stand in for each other.
     examples
         How many samples are kept as pictures: those that show most of the concept.
+    call
+        Which call of the layer is edited where one image needs several: a diffusion model calls its U-Net once per
+        timestep, from 0; k is of that call. None: each is edited, and k is of the last. The edits that are handed on
+        know no calls: ``generator/edited`` edits in each.
 
     Raises
     ------
@@ -121,12 +124,15 @@ class UnitIntervention(Explainer):
         draws: int = 4,
         pairs: bool = False,
         examples: int = 6,
+        call: int | None = None,
     ) -> None:
         least = {"count": 1, "samples": 2, "mean_samples": 1, "steps": 0, "alpha_samples": 2, "batch": 1, "examples": 0}
         found = [count, samples, mean_samples, steps, alpha_samples, batch, examples]
         for (name, bound), value in zip(least.items(), found):
             if value < bound:
                 raise ValueError(f"{name} {value} must be at least {bound}")
+        if call is not None and call < 0:
+            raise ValueError(f"call {call} cannot be negative; calls are counted from 0")
         if draws == 1 or not 0 <= draws <= MOST_DRAWS:
             raise ValueError(f"draws {draws} must be 0, or 2 to {MOST_DRAWS}, since an interval needs two")
         if not 0 < amount <= 1:
@@ -154,7 +160,7 @@ class UnitIntervention(Explainer):
         self.count, self.act, self.amount, self.locations = count, act, amount, locations
         self.samples, self.mean_samples, self.steps, self.alpha_samples = samples, mean_samples, steps, alpha_samples
         self.batch, self.rate, self.penalty = batch, rate, penalty
-        self.draws, self.pairs, self.examples = draws, pairs, examples
+        self.draws, self.pairs, self.examples, self.call = draws, pairs, examples, call
 
     def _explain(self, model: Any, inputs: Any, target: int | None, runtime: Runtime | None = None) -> Intervention:
         runtime = runtime or Runtime()
@@ -162,15 +168,17 @@ class UnitIntervention(Explainer):
         layer, scores = self._layer()
         if self.steps:
             check_searchable(model, segmenter, runtime)
-        self._check(layer, scores, of_one(model, layer, runtime).shape[1])
+        self._check(layer, scores, of_one(model, layer, runtime, call=self.call).shape[1])
         with runtime.progress("means", self.mean_samples) as advance:
-            means, shares = given(model, segmenter, [layer], runtime, samples=self.mean_samples, advance=advance)
+            n, call = self.mean_samples, self.call
+            means, shares = given(model, segmenter, [layer], runtime, samples=n, call=call, advance=advance)
         (concept,) = concept_columns(segmenter, (self.concept,), shares, self.mean_samples)
         k = means[layer][:, concept].float()
         first = FIRST + self.mean_samples
 
         def paired(start: int, n: int) -> Paired:
-            return Paired(model, segmenter, layer, self.locations, concept, runtime, samples=n, first=start)
+            at = self.locations
+            return Paired(model, segmenter, layer, at, concept, runtime, samples=n, first=start, call=call)
 
         alpha, by_alpha, history = None, None, None
         if self.steps:
@@ -311,6 +319,7 @@ class UnitIntervention(Explainer):
                 "unit of effects": "share of pixels",
                 "intervals": "95%, normal, over differences within samples",
                 "segmenter": saving.name_of(pair.segmenter),
+                **({} if self.call is None else {"edited in": f"call {self.call} of the layer; {HANDED_ON}"}),
             },
             layer=pair.layer,
             chosen=torch.tensor(chosen),

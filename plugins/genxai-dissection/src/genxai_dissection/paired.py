@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 
 from genxai_core import Runtime, Samples, Segmenter, Spec, draws, units
 from genxai_core.errors import InputError
+
+from .calls import in_call, ran
 
 Locations = Literal["all", "cell", "concept"] | tuple[float, float, float, float]
 
@@ -79,21 +82,17 @@ def measured(masks: Tensor, where: Tensor | None) -> Tensor:
     return (at_cells(masks, (where.shape[1], where.shape[2])) * weight).sum((2, 3)) / weight.sum((2, 3))
 
 
-def ran(activation: Tensor, layer: str, n: int) -> Tensor:
+def maps(seen: Mapping[str, Tensor], layer: str, n: int, call: int | None) -> Tensor:
     """Return a layer's ``[N, U, h, w]``, or refuse a layer that has not one row per sample."""
-    if len(activation) != n:
-        raise InputError(
-            f"layer {layer!r} returned {len(activation)} rows for {n} samples; it runs several times for a batch: name "
-            f"another layer, or a batch size that the model samples at once"
-        )
+    activation = ran(seen, layer, n, call)
     return activation if activation.ndim == 4 else activation[:, :, None, None]
 
 
-def of_one(model: Any, layer: str, runtime: Runtime, first: int = FIRST) -> Tensor:
+def of_one(model: Any, layer: str, runtime: Runtime, first: int = FIRST, call: int | None = None) -> Tensor:
     """Return what a layer returns for one sample, ``[1, U, h, w]``."""
-    with torch.no_grad(), units.record(model, layer, detach=True) as kept:
+    with torch.no_grad(), units.record(model, layer, detach=True, call=call) as kept:
         model.sample(1, runtime.seed, start=first)
-    return ran(kept[layer], layer, 1)
+    return maps(kept, layer, 1, call)
 
 
 def given(
@@ -104,6 +103,7 @@ def given(
     *,
     samples: int,
     first: int = FIRST,
+    call: int | None = None,
     advance: Callable[..., None] = lambda n: None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return each unit's mean activation where each concept is, and how much of each concept there is.
@@ -123,6 +123,8 @@ def given(
         Seed, batch size.
     samples, first
         How many, and the number of the first.
+    call
+        Which call of a layer r is of, where it runs several times for an image. None: the last.
     advance
         Is called with the size of each batch.
 
@@ -137,14 +139,14 @@ def given(
     with torch.no_grad():
         for start in range(0, samples, runtime.batch_size):
             n = min(runtime.batch_size, samples - start)
-            with units.record(model, layers, detach=True) as kept:
+            with units.record(model, layers, detach=True, call=call) as kept:
                 drawn = model.sample(n, runtime.seed, start=first + start)
             masks = seen(segmenter, drawn, runtime)
             shares += measured(masks, None).sum(0).cpu()
             for layer in layers:
-                maps = ran(kept[layer], layer, n).double()
-                part = at_cells(masks, (maps.shape[2], maps.shape[3])).to(maps.device)
-                both, weight = torch.einsum("nuhw,nchw->uc", maps, part).cpu(), part.sum((0, 2, 3)).cpu()
+                r = maps(kept, layer, n, call).double()
+                part = at_cells(masks, (r.shape[2], r.shape[3])).to(r.device)
+                both, weight = torch.einsum("nuhw,nchw->uc", r, part).cpu(), part.sum((0, 2, 3)).cpu()
                 sums[layer] = sums[layer] + both if layer in sums else both
                 weights[layer] = weights[layer] + weight if layer in weights else weight
             advance(n)
@@ -171,6 +173,8 @@ class Paired:
         Seed, batch size.
     samples, first
         How many, and the number of the first.
+    call
+        Which call of the layer is edited, where it runs several times for an image. None: each.
 
     Raises
     ------
@@ -189,10 +193,11 @@ class Paired:
         *,
         samples: int,
         first: int = FIRST,
+        call: int | None = None,
     ) -> None:
         self.model, self.segmenter, self.layer, self.runtime = model, segmenter, layer, runtime
-        self.samples, self.first = samples, first
-        one = of_one(model, layer, runtime, first)
+        self.samples, self.first, self.call = samples, first, call
+        one = of_one(model, layer, runtime, first, call)
         self.units, self.cells = one.shape[1], (one.shape[2], one.shape[3])
         self.box = None if isinstance(locations, str) else box(locations, self.cells)
         self.where = self._places(locations, concept)
@@ -239,7 +244,8 @@ class Paired:
             yield
             return
         where = None if self.where is None else self.where[rows]
-        with units.edit(self.model, self.layer, list(chosen), factor=factor, value=value, where=where):
+        edit = partial(units.edit, self.model, self.layer, list(chosen), factor=factor, value=value, where=where)
+        with in_call(self.model, self.layer, self.call, edit):
             yield
 
     def images(
