@@ -248,6 +248,13 @@ WORKS = {
         scores = gx.create("explainer/realism", real=real, k=1).explain(Features(), real).scores
         assert scores.shape == (4,) and bool((scores > 1).all())  # the real ones themselves
         """,
+    "genxai-ganmex": """
+        import torch
+        import genxai_core as gx
+        made = gx.create("generator/stargan", size=8, num_classes=2, width=8)
+        with torch.no_grad():
+            assert made.translate(torch.zeros(3, 1, 8, 8), 1).shape == (3, 1, 8, 8)
+        """,
     "genxai-dissection": """
         import torch
         import genxai_core as gx

@@ -1,0 +1,26 @@
+"""What this distribution registers. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from genxai_core import Component, hookimpl
+
+
+@hookimpl
+def genxai_components() -> Iterable[Component]:
+    """Return this distribution's components."""
+    return [
+        Component(
+            "generator",
+            "stargan",
+            "genxai_ganmex.stargan:StarGAN",
+            "an image and a class to an image of that class, changed where its mask says; one pass for all classes",
+        ),
+        Component(
+            "discriminator",
+            "stargan",
+            "genxai_ganmex.discriminator:StarGANDiscriminator",
+            "real or fake, and of which class, by strided convolutions without normalisation",
+        ),
+    ]
