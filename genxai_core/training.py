@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import random
 import signal
@@ -19,7 +20,9 @@ from torch.optim import Optimizer
 
 from . import storage
 from .errors import Interrupted, StorageError, TrainingDiverged
+from .interfaces import Dataset
 from .runtime import Runtime
+from .samples import PER_SAMPLE, Samples
 
 FORMAT = 1
 Step = Callable[[int], Mapping[str, Tensor | float]]
@@ -43,6 +46,8 @@ class Loop:
         Seed, progress, processes; ``runtime.checkpoints`` is where the checkpoint is kept and looked for.
     config
         Plain values that tell this training from another. A checkpoint of another configuration is refused.
+    data
+        What it trains on. A checkpoint of other data is refused too: up to 64 samples from all over them are compared.
 
     Examples
     --------
@@ -63,10 +68,12 @@ class Loop:
         steps: int,
         runtime: Runtime,
         config: Any = None,
+        data: Samples | Dataset | None = None,
     ) -> None:
         self.name, self.steps, self.runtime = name, steps, runtime
         self.models, self.optimizers = dict(models), dict(optimizers)
-        self.config = storage.digest([name, steps, runtime.seed, runtime.precision, config])
+        content = _content(data) if runtime.checkpoints is not None else None
+        self.config = storage.digest([name, steps, runtime.seed, runtime.precision, config, content])
         self.history: dict[str, list[float]] = {}
         self._step = 0
         self._good = 0
@@ -218,7 +225,7 @@ class Loop:
         state = storage.unpack(storage.read_json(self._folder / "checkpoint.json"), tensors)
         if state["format"] != FORMAT or state["config"] != self.config:
             raise StorageError(
-                f"{self._folder}: is the checkpoint of another configuration; "
+                f"{self._folder}: is the checkpoint of another configuration or of other data; "
                 f"delete it or use another checkpoint folder"
             )
         for name, model in self.models.items():
@@ -228,6 +235,17 @@ class Loop:
         _set_random_state(state["random"])
         self.history, self._step = state["history"], state["step"]
         self._good = self._step
+
+
+def _content(data: Samples | Dataset | None) -> Any:
+    if data is None:
+        return None
+    samples, found = data[sorted({i * len(data) // 64 for i in range(64)})], hashlib.sha256()
+    for name in PER_SAMPLE:
+        value = getattr(samples, name)
+        if isinstance(value, Tensor):
+            found.update(name.encode() + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return [len(data), *samples.image_shape, *samples.value_range, found.hexdigest()]
 
 
 def _one_number(grads: list[Tensor]) -> Tensor | float:

@@ -69,7 +69,7 @@ def test_the_program_answers_without_the_heavy_libraries(arguments):
 # -- size ---------------------------------------------------------------------------------------------------------
 
 LINES_OF_A_FILE = 400
-LINES_OF_CODE_OF_THE_CORE = 6700  # docs/decisions/0002, 0005 and 0006 say why not 3,000
+LINES_OF_CODE_OF_THE_CORE = 6800  # docs/decisions/0002, 0005, 0006 and 0007 say why not 3,000
 
 
 @pytest.mark.parametrize("path", sorted([*SOURCES, *OTHERS]), ids=lambda p: str(p.relative_to(ROOT)))

@@ -172,7 +172,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_configuration_is_refused_and_kept(tmp_path, change):
     Fit(tmp_path).run()
     before = storage.verify(tmp_path / "fit")
-    with pytest.raises(StorageError, match="checkpoint of another configuration; delete it or use another"):
+    with pytest.raises(StorageError, match="checkpoint of another configuration or of other data; delete it or use another"):
         Fit(tmp_path, **change).run()
     assert storage.verify(tmp_path / "fit") == before
 

@@ -244,7 +244,8 @@ class TrainerTests(ComponentTests):
     def test_a_crashed_training_ends_as_an_uninterrupted_one(self, tmp_path: Path) -> None:
         """Killed in the middle and started again: weights, history and info (but timings) are the same, bit for bit."""
         reading = Watched(self.data())
-        whole = self.fit(reading)
+        # with a folder too: what is kept there may ask for a look at the data before the first step
+        whole = self.fit(reading, checkpoints=tmp_path / "whole", checkpoint_seconds=1e9)
         runtime = {"checkpoints": tmp_path / "checkpoints", "checkpoint_seconds": 0.0}
         middle = reading.reads // 2 + 1
         mend = (

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,3 +101,12 @@ def test_a_checkpoint_of_other_parameters_is_refused(train, eventful, runtime):
         train("xai-gan", data=eventful(4, crash), runtime=runtime)
     with pytest.raises(StorageError, match="another configuration"):
         train("xai-gan", alpha=0.3, runtime=runtime)
+
+
+def test_a_checkpoint_of_other_data_of_the_same_size_is_refused(train, eventful, runtime, samples):
+    from genxai_core.errors import StorageError
+
+    with pytest.raises(CrashError):
+        train(data=eventful(4, crash), runtime=runtime)
+    with pytest.raises(StorageError, match="or of other data"):
+        train(data=replace(samples, images=-samples.images), runtime=runtime)

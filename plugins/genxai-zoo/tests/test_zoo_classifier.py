@@ -123,7 +123,7 @@ def test_a_training_that_broke_off_goes_on_to_the_same_bits(digits, tmp_path):
     trainer = ClassifierTrainer(steps=12, batch=16, holdout=0.1)
     straight = trainer.fit(digits, runtime())
     with pytest.raises(OSError, match="disk is gone"):
-        trainer.fit(Failing(digits, reads=7), runtime(tmp_path))
+        trainer.fit(Failing(digits, reads=8), runtime(tmp_path))  # of which one is a checkpoint's look at the data
     with pytest.raises(OSError, match="disk is gone"):
         trainer.fit(Failing(digits, reads=0), runtime(tmp_path))
     resumed = trainer.fit(Failing(digits, reads=-1), runtime(tmp_path))
@@ -136,8 +136,8 @@ def test_a_training_that_broke_off_goes_on_to_the_same_bits(digits, tmp_path):
 def test_a_resumed_training_reads_only_the_steps_that_are_left(digits, tmp_path):
     trainer = ClassifierTrainer(steps=12, batch=16, holdout=0)
     with pytest.raises(OSError, match="disk is gone"):
-        trainer.fit(Failing(digits, reads=7), runtime(tmp_path))
-    rest = Failing(digits, reads=5)
+        trainer.fit(Failing(digits, reads=8), runtime(tmp_path))  # of which one is a checkpoint's look at the data
+    rest = Failing(digits, reads=6)
     trainer.fit(rest, runtime(tmp_path))
     assert rest.left == 0
 

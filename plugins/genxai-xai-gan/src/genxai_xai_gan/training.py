@@ -102,10 +102,8 @@ class AdversarialTrainer(Trainer):
             },
             steps=self.steps,
             runtime=runtime,
-            config=[
-                {field.name: saving.describe(getattr(self, field.name)) for field in fields(self)},
-                [len(data), *data.image_shape],
-            ],
+            config={field.name: saving.describe(getattr(self, field.name)) for field in fields(self)},
+            data=data,
         )
         mine = runtime.shard(self.batch)
 

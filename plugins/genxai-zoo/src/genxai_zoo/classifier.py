@@ -143,7 +143,8 @@ class ClassifierTrainer(Trainer):
             optimizers={"classifier": adam},
             steps=self.steps,
             runtime=runtime,
-            config=[saving.describe(self.model), self.batch, self.lr, self.holdout, len(data), *data.image_shape],
+            config=[saving.describe(self.model), self.batch, self.lr, self.holdout],
+            data=data,
         )
 
         def step(i: int) -> dict[str, Tensor]:

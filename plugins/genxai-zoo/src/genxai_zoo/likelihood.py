@@ -63,7 +63,8 @@ class LikelihoodTrainer(Trainer):
             optimizers={"generator": adam},
             steps=self.steps,
             runtime=runtime,
-            config=[*said, len(data), *data.image_shape],
+            config=said,
+            data=data,
         )
 
         def step(i: int) -> dict[str, Tensor]:
