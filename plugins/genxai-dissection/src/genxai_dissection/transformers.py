@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from genxai_core import Samples, Segmenter, storage
 from genxai_core.errors import InputError, one_line
+from genxai_core.local_folder import foreign
 
 _FILTERS = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of the filters that torch has."""
@@ -125,7 +126,7 @@ def _json(folder: Path, name: str) -> Mapping[str, Any]:
 
 def _load(folder: Path) -> Any:
     said = _json(folder, "config.json")
-    if refused := _foreign(folder, said):
+    if refused := foreign(folder, said):
         raise ValueError(f"{folder} is not read: {refused}")
     try:
         from transformers import AutoConfig, AutoModelForSemanticSegmentation
@@ -151,30 +152,3 @@ def _load(folder: Path) -> Any:
     if missing:
         raise ValueError(f"{folder}: weights are missing or do not fit, such as {missing[0]}")
     return model.eval()
-
-
-def _foreign(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """Return what would have the libraries read a pickle, or a model or code from outside the folder; else None.
-
-    The libraries tell the format of weights that are named there by the ending, and unpickle what is not safetensors.
-    """
-    if (folder / "adapter_config.json").exists():
-        return "adapter_config.json makes it an addition to another model; give the model with that merged into it"
-    rest: list[Any] = [config]
-    while rest:  # parts of a model have their configurations inside its own
-        value = rest.pop()
-        rest += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        found = value if isinstance(value, dict) else {}
-        if str(found.get("model_type")).startswith("timm_") or isinstance(found.get("backbone"), str):
-            return "config.json names a model of timm or of a hub, which is fetched; give one that is all in the folder"
-    explicit = config.get("transformers_weights")
-    named = [] if explicit is None else [("config.json", explicit)]
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        read = storage.read_json(index)
-        shards = read.get("weight_map") if isinstance(read, dict) else None
-        if not isinstance(shards, dict):
-            return f"{index.name} is damaged: it has no weight_map"
-        named += [(index.name, name) for name in shards.values()]
-    inside = [path.name for path in folder.glob("*.safetensors") if path.is_file()]
-    wrong = [f"{by} names {name!r}" for by, name in named if name not in inside]
-    return f"{wrong[0]}, which is no safetensors file right in the folder" if wrong else None

@@ -12,6 +12,7 @@ from torch import nn
 
 from genxai_core import storage
 from genxai_core.errors import NotInstalled, StorageError, one_line
+from genxai_core.local_folder import foreign
 
 REQUIREMENTS = {
     "diffusers": "diffusers>=0.38",
@@ -124,7 +125,7 @@ def load(read: Callable[..., Any], folder: Path, by: str, **options: Any) -> nn.
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".ckpt", ".pt", ".pth"))
         found = f"only pickled weights ({', '.join(pickled)}), which can hold code" if pickled else "no weights"
         raise StorageError(f"{folder}: holds {found}; {by} reads safetensors, as save_pretrained writes them")
-    if refused := _foreign(folder, config):
+    if refused := foreign(folder, config):
         raise StorageError(f"{folder}: {by} does not read it: {refused}")
     try:
         model, told = read(
@@ -144,30 +145,3 @@ def load(read: Callable[..., Any], folder: Path, by: str, **options: Any) -> nn.
         if "_internal_dict" in vars(part):
             vars(part)["_internal_dict"] = Settings(vars(part)["_internal_dict"])
     return module
-
-
-def _foreign(folder: Path, config: dict[str, Any]) -> str | None:
-    """Return what would have the libraries read a pickle, or a model or code from outside the folder; else None.
-
-    The libraries tell the format of weights that are named there by the ending, and unpickle what is not safetensors.
-    """
-    if (folder / "adapter_config.json").exists():
-        return "adapter_config.json makes it an addition to another model; give the model with that merged into it"
-    rest: list[Any] = [config]
-    while rest:  # parts of a model have their configurations inside its own
-        value = rest.pop()
-        rest += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        found = value if isinstance(value, dict) else {}
-        if str(found.get("model_type")).startswith("timm_") or isinstance(found.get("backbone"), str):
-            return "config.json names a model of timm or of a hub, which is fetched; give one that is all in the folder"
-    explicit = config.get("transformers_weights")
-    named = [] if explicit is None else [("config.json", explicit)]
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        read = storage.read_json(index)
-        shards = read.get("weight_map") if isinstance(read, dict) else None
-        if not isinstance(shards, dict):
-            return f"{index.name} is damaged: it has no weight_map"
-        named += [(index.name, name) for name in shards.values()]
-    inside = [path.name for path in folder.glob("*.safetensors") if path.is_file()]
-    wrong = [f"{by} names {name!r}" for by, name in named if name not in inside]
-    return f"{wrong[0]}, which is no safetensors file right in the folder" if wrong else None
