@@ -56,7 +56,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_alike(tmp_path, monkeypatch):
     for changed, options in ((other, saving), (deep(), saving | {"seed": 1}), (deep(), saving | {"batch_size": 5})):
         with pytest.raises(StorageError, match="is the checkpoint of another dissection"):
             dissect(changed, **options)
-    (tmp_path / "dissection-0-of-1" / "counts.json").write_text("{")
+    (tmp_path / "dissection-0-of-1" / "state.json").write_text("{")
     with pytest.raises(StorageError, match="changed since it was written"):
         dissect(deep(), **saving)
 

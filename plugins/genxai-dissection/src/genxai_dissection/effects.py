@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from genxai_core import Explainer, Runtime, Segmenter, Spec, UnitScores, saving
 from genxai_core.errors import InputError
 
+from .checkpoint import Journal
 from .layers import spatial_layers
 from .paired import FIRST, Paired, built, given, interval
 
@@ -93,13 +95,14 @@ class UnitEffects(Explainer):
         runtime = runtime or Runtime()
         segmenter = built(self.segmenter)
         layers = self.layers or spatial_layers(model, runtime.seed)
+        journal = Journal("unit-effects", runtime, model, segmenter, {**vars(self), "layers": layers})
         with runtime.progress("means", self.mean_samples) as advance:
-            n, call = self.mean_samples, self.call
-            means, shares = given(model, segmenter, layers, runtime, samples=n, call=call, advance=advance)
+            of: dict[str, Any] = {"samples": self.mean_samples, "call": self.call, "advance": advance}
+            means, shares = journal.take(lambda: given(model, segmenter, layers, runtime, **of))
         columns = concept_columns(segmenter, self.concepts, shares, self.mean_samples)
         scores, ends = {}, {}
         for layer in layers:
-            scores[layer], ends[layer] = self._layer(model, segmenter, layer, columns, means[layer], runtime)
+            scores[layer], ends[layer] = self._layer(model, segmenter, layer, columns, means[layer], runtime, journal)
         unseen = [name for name, share in zip(segmenter.concepts, shares.tolist()) if share == 0]
         return UnitScores(
             scores,
@@ -120,7 +123,14 @@ class UnitEffects(Explainer):
         )
 
     def _layer(
-        self, model: Any, segmenter: Segmenter, layer: str, columns: list[int], means: Tensor, runtime: Runtime
+        self,
+        model: Any,
+        segmenter: Segmenter,
+        layer: str,
+        columns: list[int],
+        means: Tensor,
+        runtime: Runtime,
+        journal: Journal,
     ) -> tuple[Tensor, Tensor]:
         """Return ``[U, concepts]`` and ``[U, concepts, 2]``."""
 
@@ -131,18 +141,24 @@ class UnitEffects(Explainer):
         own = self.locations == "concept"  # then every concept has places of its own
         pairs = [paired(c) for c in columns] if own else [paired(columns[0])] * len(columns)
         unedited = {id(pair): pair.shares() for pair in pairs} if not self.insert else {}
-        found, ends = torch.zeros(len(means), len(columns)).double(), torch.zeros(len(means), len(columns), 2).double()
+
+        def of_unit(unit: int) -> tuple[Tensor, Tensor]:
+            ablated: dict[int, Tensor] = {}
+            found, ends = torch.zeros(len(columns)).double(), torch.zeros(len(columns), 2).double()
+            for at, (c, pair) in enumerate(zip(columns, pairs)):
+                if id(pair) not in ablated:
+                    ablated[id(pair)] = pair.shares([unit])
+                k = means[unit, c : c + 1].float()
+                shown = pair.shares([unit], value=k) if self.insert else unedited[id(pair)]
+                found[at], ends[at] = interval(shown[:, c] - ablated[id(pair)][:, c])
+            return found, ends
+
+        rows = []
         with runtime.progress(f"effects {layer}", len(means)) as advance:
             for unit in range(len(means)):
-                ablated: dict[int, Tensor] = {}
-                for at, (c, pair) in enumerate(zip(columns, pairs)):
-                    if id(pair) not in ablated:
-                        ablated[id(pair)] = pair.shares([unit])
-                    k = means[unit, c : c + 1].float()
-                    shown = pair.shares([unit], value=k) if self.insert else unedited[id(pair)]
-                    found[unit, at], ends[unit, at] = interval(shown[:, c] - ablated[id(pair)][:, c])
+                rows.append(journal.take(partial(of_unit, unit)))
                 advance()
-        return found, ends
+        return torch.stack([found for found, _ in rows]), torch.stack([ends for _, ends in rows])
 
 
 def concept_columns(segmenter: Segmenter, wanted: tuple[str, ...] | None, shares: Tensor, samples: int) -> list[int]:

@@ -12,6 +12,7 @@ from genxai_core import Explainer, Runtime, Segmenter, Spec, UnitScores, saving
 from genxai_core.errors import InputError
 
 from .alpha import check_searchable, optimised, start_of
+from .checkpoint import Journal
 from .curves import MOST_DRAWS, ablation_curve, joint_ablation, random_orders
 from .effects import concept_columns
 from .intervened import Intervention
@@ -35,6 +36,9 @@ class UnitIntervention(Explainer):
 
     With ``steps`` the vector α ∈ [0, 1]^U of all the layer's units is optimised (eq. 5 and 6; see `alpha.optimised`),
     which takes a differentiable generator and a segmenter with a method ``probabilities``, such as segmenter/unet.
+
+    With ``checkpoints`` in the Runtime what each edit does is written from time to time, and the work goes on from
+    there; a search for α that was not complete begins anew.
 
     The result is the edits of the units (`UnitEdits`), with all that was measured: ``generator/edited`` takes it.
 
@@ -169,33 +173,28 @@ class UnitIntervention(Explainer):
         if self.steps:
             check_searchable(model, segmenter, runtime)
         self._check(layer, scores, of_one(model, layer, runtime, call=self.call).shape[1])
+        journal = Journal("unit-intervention", runtime, model, segmenter, vars(self))
         with runtime.progress("means", self.mean_samples) as advance:
-            n, call = self.mean_samples, self.call
-            means, shares = given(model, segmenter, [layer], runtime, samples=n, call=call, advance=advance)
+            of: dict[str, Any] = {"samples": self.mean_samples, "call": self.call, "advance": advance}
+            means, shares = journal.take(lambda: given(model, segmenter, [layer], runtime, **of))
         (concept,) = concept_columns(segmenter, (self.concept,), shares, self.mean_samples)
         k = means[layer][:, concept].float()
         first = FIRST + self.mean_samples
 
-        def paired(start: int, n: int) -> Paired:
-            at = self.locations
-            return Paired(model, segmenter, layer, at, concept, runtime, samples=n, first=start, call=call)
+        def paired(start: int, n: int, journal: Journal | None = None) -> Paired:
+            of: dict[str, Any] = {"samples": n, "first": start, "call": self.call, "journal": journal}
+            return Paired(model, segmenter, layer, self.locations, concept, runtime, **of)
 
         alpha, by_alpha, history = None, None, None
         if self.steps:
             with runtime.progress("alpha", self.steps) as advance:
-                how = {"steps": self.steps, "batch": self.batch, "rate": self.rate, "penalty": self.penalty}
-                trained = paired(first, self.alpha_samples)
-                alpha, by_alpha, history = optimised(
-                    trained,
-                    concept,
-                    k,
-                    start_of(scores, len(k)),
-                    advance=advance,
-                    **how,  # type: ignore[arg-type]
-                )
+                how: dict[str, Any] = {"steps": self.steps, "batch": self.batch, "rate": self.rate}
+                how |= {"penalty": self.penalty, "advance": advance}
+                trained, start = paired(first, self.alpha_samples), start_of(scores, len(k))
+                alpha, by_alpha, history = journal.take(lambda: optimised(trained, concept, k, start, **how))
         orders = self._orders(scores, alpha, by_alpha, len(k), runtime.seed)
         chosen = orders[self._named()][0].tolist()
-        pair = paired(first + self.alpha_samples, self.samples)
+        pair = paired(first + self.alpha_samples, self.samples, journal)
         return self._result(pair, concept, chosen, k, orders, {"alpha": alpha, "history": history})
 
     # -- which units ----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from genxai_core import Runtime, Samples, Segmenter, Spec, draws, units
 from genxai_core.errors import InputError
 
 from .calls import in_call, ran
+from .checkpoint import Journal
 
 Locations = Literal["all", "cell", "concept"] | tuple[float, float, float, float]
 
@@ -175,6 +176,8 @@ class Paired:
         How many, and the number of the first.
     call
         Which call of the layer is edited, where it runs several times for an image. None: each.
+    journal
+        Keeps what `shares` finds. None: nothing is kept.
 
     Raises
     ------
@@ -194,9 +197,10 @@ class Paired:
         samples: int,
         first: int = FIRST,
         call: int | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.model, self.segmenter, self.layer, self.runtime = model, segmenter, layer, runtime
-        self.samples, self.first, self.call = samples, first, call
+        self.samples, self.first, self.call, self.journal = samples, first, call, journal
         one = of_one(model, layer, runtime, first, call)
         self.units, self.cells = one.shape[1], (one.shape[2], one.shape[3])
         self.box = None if isinstance(locations, str) else box(locations, self.cells)
@@ -273,6 +277,10 @@ class Paired:
         Tensor
             ``[len(kept), C]`` float64, on the CPU.
         """
+        find = partial(self._shares, chosen, factor, value)
+        return find() if self.journal is None else self.journal.take(find)
+
+    def _shares(self, chosen: Sequence[int], factor: float, value: Tensor | None) -> Tensor:
         parts = []
         for start, n in self.batches():
             with self.edited(chosen, factor, value, slice(start, start + n)):

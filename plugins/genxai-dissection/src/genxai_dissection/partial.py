@@ -9,12 +9,10 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
-from genxai_core import Runtime, storage, units
-from genxai_core.errors import StorageError
+from genxai_core import Runtime, units
 
+from . import checkpoint
 from .jackknife import BLOCKS, block_of
-
-FORMAT = 1
 
 T = TypeVar("T")
 
@@ -78,23 +76,11 @@ class Partial:
 
     def save(self, folder: Path, config: str) -> None:
         """Write everything, crash-safely."""
-        tree, tensors = storage.pack(
-            {
-                "format": FORMAT,
-                "config": config,
-                "batches": self.batches,
-                "thresholds": self.thresholds,
-                "peaks": self.peaks,
-                "strongest": self.strongest,
-                "blocks": [
-                    {"both": b.intersection, "area": b.area, "concept": b.concept_area, "pixels": b.pixels}
-                    for b in self.blocks
-                ],
-            }
-        )
-        with storage.directory(folder) as new:
-            storage.write_tensors(new / "counts.safetensors", tensors)
-            storage.write_json(new / "counts.json", tree, sort=False)
+        counts = [
+            {"both": b.intersection, "area": b.area, "concept": b.concept_area, "pixels": b.pixels} for b in self.blocks
+        ]
+        found = {"thresholds": self.thresholds, "peaks": self.peaks, "strongest": self.strongest}
+        checkpoint.write(folder, config, {"batches": self.batches, **found, "blocks": counts})
 
     @classmethod
     def load(cls, folder: Path, config: str, samples: int, keep: int) -> Self | None:
@@ -105,14 +91,9 @@ class Partial:
         StorageError
             If it is damaged, or of another dissection.
         """
-        if not storage.recover(folder):
-            if folder.exists():
-                storage.verify(folder)  # what is damaged is told, not counted again in silence
+        state = checkpoint.read(folder, config, "dissection")
+        if state is None:
             return None
-        tensors = storage.read_tensors(folder / "counts.safetensors")
-        state = storage.unpack(storage.read_json(folder / "counts.json"), tensors)
-        if state["format"] != FORMAT or state["config"] != config:
-            raise StorageError(f"{folder}: is the checkpoint of another dissection; delete it or use another folder")
         found = cls(state["thresholds"], samples, keep)
         found.batches, found.peaks, found.strongest = state["batches"], state["peaks"], state["strongest"]
         for block, kept in zip(found.blocks, state["blocks"], strict=True):
