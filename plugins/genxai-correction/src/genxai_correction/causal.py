@@ -30,6 +30,7 @@ def ablation_effects(
     runtime: Runtime,
     units: Sequence[int] | None = None,
     edits: UnitEdits | None = None,
+    said: str = "",
 ) -> Tensor:
     """Return P(artifact) with a unit off less P(artifact) as it is, ``[units, N]`` float64: below 0 if the unit causes.
 
@@ -56,6 +57,8 @@ def ablation_effects(
         Which. None: all of the layer.
     edits
         Applied first, on both sides of the difference. A condition counts as met.
+    said
+        What the progress is called; none is shown without a name.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def ablation_effects(
     """
     with guard(classifier):
         work = _Ablations(model, latents, classifier, target, layer, runtime, edits)
-        return work.effects(units)
+        return work.effects(units, said)
 
 
 class _Ablations:
@@ -85,7 +88,7 @@ class _Ablations:
         like = next((p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), latents)
         self.latents = latents.to(like)
 
-    def effects(self, units: Sequence[int] | None) -> Tensor:
+    def effects(self, units: Sequence[int] | None, said: str) -> Tensor:
         before, alive, calls = [], [], list[Tensor]()
 
         def see(layer: str, activation: Tensor) -> None:  # of a layer that runs several times, each counts
@@ -105,7 +108,8 @@ class _Ablations:
         found = torch.zeros(len(chosen), len(base), dtype=torch.double)
         make = self._branched if self._branches() else self._repeated
         off, size = torch.tensor(chosen, dtype=torch.long), self.runtime.batch_size
-        with self.runtime.progress(f"effects {self.layer}", len(sample)) as advance:
+        shown = self.runtime if said else self.runtime.with_(quiet=True)
+        with shown.progress(said, len(sample)) as advance:
             for rows, columns in zip(torch.split(sample, size), torch.split(column, size)):
                 found[columns, rows] = self._judged(make(rows, off[columns])) - base[rows]
                 advance(len(rows))

@@ -33,9 +33,14 @@ def corrected(model: Any, edits: UnitEdits | None) -> Iterator[None]:
 
 
 def forwards(
-    model: Any, latents: Tensor, layers: Sequence[str], runtime: Runtime, edits: UnitEdits | None = None
+    model: Any,
+    latents: Tensor,
+    layers: Sequence[str],
+    runtime: Runtime,
+    edits: UnitEdits | None = None,
+    said: str = "",
 ) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
-    """Run a generator over latents ``[N, …]``, ``runtime.batch_size`` of them at a time.
+    """Run a generator over latents ``[N, …]``, in batches of ``runtime.batch_size``; with progress if ``said`` names it.
 
     Yields
     ------
@@ -48,21 +53,27 @@ def forwards(
         If a layer is unknown, does not run, returns other than one row per sample, or NaN or infinity.
     """
     like = next((p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()), latents)
-    for start in range(0, len(latents), runtime.batch_size):
-        rows = slice(start, min(start + runtime.batch_size, len(latents)))
-        # recorded inside of the edits, so that an edited layer is seen as it goes on
-        with torch.no_grad(), corrected(model, edits), units.record(model, layers, detach=True) as seen:
-            images = model(latents[rows].to(like))
-        maps = {}
-        for layer in layers:
-            if len(seen[layer]) != rows.stop - start:
-                raise InputError(
-                    f"layer {layer!r} returned {len(seen[layer])} rows for {rows.stop - start} samples; name another"
-                )
-            if not finite(seen[layer]):
-                raise InputError(f"layer {layer!r} returns NaN or infinity; check the model's weights and its inputs")
-            maps[layer] = spatial(seen[layer])
-        yield rows, images, maps
+    shown = runtime if said else runtime.with_(quiet=True)  # bars of callers cannot hold another
+    with shown.progress(said, len(latents)) as advance:
+        for start in range(0, len(latents), runtime.batch_size):
+            rows = slice(start, min(start + runtime.batch_size, len(latents)))
+            # recorded inside of the edits, so that an edited layer is seen as it goes on
+            with torch.no_grad(), corrected(model, edits), units.record(model, layers, detach=True) as seen:
+                images = model(latents[rows].to(like))
+            maps = {}
+            for layer in layers:
+                if len(seen[layer]) != rows.stop - start:
+                    raise InputError(
+                        f"layer {layer!r} returned {len(seen[layer])} rows for {rows.stop - start} samples; "
+                        f"name another"
+                    )
+                if not finite(seen[layer]):
+                    raise InputError(
+                        f"layer {layer!r} returns NaN or infinity; check the model's weights and its inputs"
+                    )
+                maps[layer] = spatial(seen[layer])
+            yield rows, images, maps
+            advance(rows.stop - start)
 
 
 def artifact_thresholds(
@@ -146,28 +157,61 @@ def sample_ious(
         raise InputError(
             f"masks are {masks.dtype} {list(masks.shape)} for {len(latents)} latents; give bool [N, 1, H, W]"
         )
-    found: dict[str, list[Tensor]] = {layer: [] for layer in thresholds}
-    for rows, _, maps in forwards(model, latents, tuple(thresholds), runtime, edits):
-        for layer, ious in ious_of(maps, masks[rows], thresholds).items():
-            found[layer].append(ious)
-    return {layer: torch.cat(parts) for layer, parts in found.items()}
+    if not len(latents):
+        raise InputError("there are no broken samples to score units by")
+    parts = [
+        ious_of(maps, masks[rows], thresholds)
+        for rows, _, maps in forwards(model, latents, tuple(thresholds), runtime, edits)
+    ]
+    return {layer: torch.cat([part[layer] for part in parts]) for layer in thresholds}
 
 
 def ious_of(maps: Mapping[str, Tensor], masks: Tensor, thresholds: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return ``[N, U]`` float64 by layer, as `sample_ious`, of activations ``[N, U, h, w]`` that are at hand."""
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in thresholds}
+    area = masks.flatten(1).sum(1).cpu()[:, None]
+    return {
+        layer: both.double() / (active + area - both).clamp(min=1)
+        for layer, (both, active) in counts_of(maps, masks, thresholds).items()
+    }
+
+
+def counts_of(
+    maps: Mapping[str, Tensor], masks: Tensor, thresholds: Mapping[str, Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return in how many pixels each unit is active in each sample: in its mask, and altogether.
+
+    Parameters
+    ----------
+    maps
+        ``[N, U, h, w]`` by layer.
+    masks
+        Bool ``[N, 1, H, W]``; activations are upsampled to ``[H, W]``.
+    thresholds
+        ``[U]`` by layer.
+
+    Returns
+    -------
+    dict
+        ``[N, U]`` and ``[N, U]`` int64, on the CPU, by layer.
+
+    Raises
+    ------
+    InputError
+        If a layer has not as many units as thresholds.
+    """
+    found: dict[str, list[Tensor]] = {layer: [] for layer in thresholds}
     device = next((maps[layer].device for layer in thresholds), masks.device)
     for start in range(0, len(masks), 1 << BITS):
         some = masks[start : start + (1 << BITS)].to(device)
-        concepts, area = _numbered(some), some.flatten(1).sum(1).double().cpu()[:, None]
+        concepts = _numbered(some)
         for layer, level in thresholds.items():
             part = maps[layer][start : start + len(some)]
             if len(level) != part.shape[1]:
                 raise InputError(f"layer {layer!r} has {part.shape[1]} units, its thresholds are {len(level)}")
             counts = histogram(part, level, concepts).cpu()[0].view(-1, 2, 1 << BITS)[..., : len(some)]
-            both, active = counts[:, 1].T.double(), counts.sum(1).T.double()
-            parts[layer].append(both / (active + area - both).clamp(min=1))
-    return {layer: torch.cat(found) for layer, found in parts.items()}
+            found[layer].append(torch.stack([counts[:, 1], counts.sum(1)]).transpose(1, 2))  # [2, n, U]
+    joined = {layer: torch.cat(parts, 1) for layer, parts in found.items()}
+    return {layer: (both[0], both[1]) for layer, both in joined.items()}
 
 
 def _numbered(masks: Tensor) -> Concepts:
