@@ -56,7 +56,9 @@ def concept_figure(found: Dissection, concept: str, *, most: int = 4, title: str
     return figure
 
 
-def outline(canvas: Axes, region: np.ndarray, x: float, y: float, wide: float, high: float) -> None:
+def outline(
+    canvas: Axes, region: np.ndarray, x: float, y: float, wide: float, high: float, bright: str = OUTLINE
+) -> None:
     """Draw the border of a region ``[H, W]`` along the edges of its pixels, dark below bright."""
     rows, columns = region.shape
     across, down = wide / columns, high / rows
@@ -69,7 +71,7 @@ def outline(canvas: Axes, region: np.ndarray, x: float, y: float, wide: float, h
         [(x + j * across, y + i * down), (x + j * across, y + (i + 1) * down)]
         for i, j in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])
     ]
-    for width, colour in ((2.2, "black"), (1.1, OUTLINE)):
+    for width, colour in ((2.2, "black"), (1.1, bright)):
         canvas.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting"))
 
 
