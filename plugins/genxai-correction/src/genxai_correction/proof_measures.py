@@ -139,7 +139,9 @@ def quality(
 
 
 def mean_outside(change: Tensor, inside: Tensor) -> Tensor:
-    """Return the mean change of each image where its mask is not, ``[B′]``; images that it covers are left out.
+    """Return the mean change of each image where its mask is not, ``[B′]``.
+
+    Images of which the mask says nothing, since it is empty or covers all of them, are left out.
 
     Parameters
     ----------
@@ -148,7 +150,7 @@ def mean_outside(change: Tensor, inside: Tensor) -> Tensor:
     inside
         Bool ``[B, 1, H, W]``.
     """
-    outside = (~inside).double()
-    pixels = outside.sum((1, 2, 3))
-    total = (change.mean(1, keepdim=True) * outside).sum((1, 2, 3))
-    return (total / pixels)[pixels > 0]
+    tells = inside.flatten(1).any(1) & ~inside.flatten(1).all(1)
+    outside = (~inside[tells]).double()
+    total = (change[tells].mean(1, keepdim=True) * outside).sum((1, 2, 3))
+    return total / outside.sum((1, 2, 3))

@@ -41,7 +41,8 @@ class CorrectionProof(Explainer):
       ``metric/kid``, ``metric/fid`` and ``metric/precision-recall`` have them, on at most as many real images;
     - of the samples that were fine: ``feature change``, the mean distance in the features divided by the mean distance
       of two different samples, and ``pixel change``, the mean |change| as a share of the value range;
-    - with ``masks``: ``change outside masks``, the same of the samples that were broken, where these were not.
+    - with ``masks``: ``change outside masks``, the same of the samples that were broken, where their masks are not;
+      those whose mask is empty, or the whole image, are left out.
 
     The result says whether the correction lowers the artifact rate more than *every* control, each draw by itself.
 
@@ -243,7 +244,7 @@ class CorrectionProof(Explainer):
         if not outside:
             missing["change outside masks"] = "give masks"
         elif len(outside[0]) < 2:
-            missing["change outside masks"] = "fewer than two samples were broken, with a mask that leaves pixels out"
+            missing["change outside masks"] = "fewer than two samples were broken and have a mask"
         else:
             measured["change outside masks"] = [of_mean(rows) for rows in outside]
         names = [name for name in MORE_IS_BETTER if name in measured]
@@ -263,7 +264,7 @@ class CorrectionProof(Explainer):
             self.above,
             sum(map(len, edited_units(self.edits).values())),
             value_range=seen.value_range,
-            notes=self._notes(fine, real, missing),
+            notes=self._notes(fine, real, len(outside[0]) if outside else 0, missing),
             **seen.pairs(),
         )
 
@@ -285,7 +286,7 @@ class CorrectionProof(Explainer):
             measured["feature change"] = [of_mean((found - plain).norm(dim=1) / apart) for found in rows.values()]
         return measured
 
-    def _notes(self, fine: Tensor, real: Tensor | None, missing: dict[str, str]) -> dict[str, Any]:
+    def _notes(self, fine: Tensor, real: Tensor | None, masked: int, missing: dict[str, str]) -> dict[str, Any]:
         trusted = "taken on trust: give selected_by" if self.selected_by is None else "not the weights of selected_by"
         last = self.start + self.samples - 1
         condition = self.edits.condition
@@ -293,7 +294,7 @@ class CorrectionProof(Explainer):
             "samples": f"{self.samples}, numbers {self.start} to {last}; {int(fine.sum())} fine uncorrected",
             "judge": trusted,
             **({} if real is None else {"real images": len(real)}),
-            **({} if self.masks is None else {"masks": named(self.masks)}),
+            **({} if self.masks is None else {"masks": f"{named(self.masks)}, of {masked} broken samples"}),
             **({} if condition is None else {"condition": f"class {condition['target']} above {condition['above']:g}"}),
             "intervals": "95%: Wilson; paired, Agresti and Min; means, normal; quality, BCa of its metric",
             **{f"not measured: {name}": why for name, why in missing.items()},
