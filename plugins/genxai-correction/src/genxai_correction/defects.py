@@ -40,7 +40,7 @@ def forwards(
     edits: UnitEdits | None = None,
     said: str = "",
 ) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
-    """Run a generator over latents ``[N, …]``, in batches of ``runtime.batch_size``; with progress if ``said`` names it.
+    """Run a generator over latents ``[N, …]``, in batches of ``runtime.batch_size``; ``said`` names the progress.
 
     Yields
     ------

@@ -108,14 +108,22 @@ def broken(inputs: Samples, classifier: Discriminator | None, target: int | None
     InputError
         If there is neither a label nor a classifier that tells.
     """
+    labelled = labelled_broken(inputs)
+    if labelled is not None:
+        return labelled
+    if classifier is None:
+        said = "have no labels" if inputs.labels is None else f"have labels of which none is {ARTIFACT!r}"
+        raise InputError(f"these samples {said}, so a classifier must say which are broken; give one")
+    with guard(classifier):
+        found = probabilities(classifier, inputs.images, inputs.value_range, artifact_class(classifier, target))
+    return found > above
+
+
+def labelled_broken(inputs: Samples) -> Tensor | None:
+    """Return which samples are labelled as broken, bool ``[N]``; None if labels do not say it. See `broken`."""
     labels = None if inputs.labels is None else inputs.labels.cpu()
     if labels is not None and ARTIFACT in inputs.class_names:
         return labels == inputs.class_names.index(ARTIFACT)
     if labels is not None and not inputs.class_names and bool(((labels == 0) | (labels == 1)).all()):
         return labels == 1
-    if classifier is None:
-        said = "have no labels" if labels is None else f"have labels of which none is {ARTIFACT!r}"
-        raise InputError(f"these samples {said}, so a classifier must say which are broken; give one")
-    with guard(classifier):
-        found = probabilities(classifier, inputs.images, inputs.value_range, artifact_class(classifier, target))
-    return found > above
+    return None
