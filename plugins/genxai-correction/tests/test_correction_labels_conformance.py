@@ -10,7 +10,7 @@ import torch
 from genxai_correction import labels_file
 
 from genxai_core import ImageScores, Samples, Spec
-from genxai_core.testing import DatasetTests, ExplainerTests, PatchDataset, TrainerTests
+from genxai_core.testing import DatasetTests, ExplainerTests, LinearDiscriminator, PatchDataset, TrainerTests
 
 
 def patches(n, names):
@@ -44,7 +44,10 @@ class TestArtifactLabelsByHand(DatasetTests):
 
 class TestRealism(ExplainerTests):
     component = "explainer/realism"
-    params = {"real": patches(16, ("a", "b")), "features": Spec("discriminator/tiny-linear", {"num_classes": 3})}
+    params = {"real": patches(16, ("a", "b"))}
+
+    def model(self):
+        return LinearDiscriminator(num_classes=3).eval()
 
     def inputs(self):
         """Return others than the real ones, of which a copy would score infinity."""

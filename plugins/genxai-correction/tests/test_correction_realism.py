@@ -92,7 +92,7 @@ def test_neither_chunks_nor_order_nor_company_matter(monkeypatch):
 
 def test_scores_are_of_the_features_of_the_images_and_carry_the_images():
     real, generated = draws.uniform(0, range(12), (6,)), draws.uniform(1, range(5), (6,))
-    found = Realism(samples(real), Pixels(), k=2).explain(inputs=samples(generated), runtime=RUNTIME)
+    found = Realism(samples(real), k=2).explain(Pixels(), samples(generated), runtime=RUNTIME)
     assert found.scores.tolist() == pytest.approx(literal(generated, real, 2), rel=1e-6)
     assert torch.equal(found.images[:, 0, 0], generated)
     assert found.value_range == (-1.0, 1.0)
@@ -101,18 +101,17 @@ def test_scores_are_of_the_features_of_the_images_and_carry_the_images():
 
 def test_real_images_of_their_kind_are_more_realistic_than_noise():
     real = PatchDataset(40)
-    explainer = create("explainer/realism", real=real, features=LinearDiscriminator(num_classes=3))
-    good = explainer.explain(inputs=PatchDataset(10, seed=7), runtime=RUNTIME).scores
+    explainer = create("explainer/realism", real=real)
     noise = Samples(draws.normal(0, range(10), (1, 16, 16)).clamp(-1, 1), value_range=(-1.0, 1.0))
-    bad = explainer.explain(inputs=noise, runtime=RUNTIME).scores
-    pixels = create("explainer/realism", real=real, features=Pixels())
-    assert pixels.explain(inputs=noise, runtime=RUNTIME).scores.max() < 0.2
-    assert good.median() > 2 * bad.median()
+    for model, least in ((LinearDiscriminator(num_classes=3), 2), (Pixels(), 5)):
+        good = explainer.explain(model, PatchDataset(10, seed=7), runtime=RUNTIME).scores
+        bad = explainer.explain(model, noise, runtime=RUNTIME).scores
+        assert good.median() > least * bad.median()
 
 
 def test_a_model_on_the_way_is_left_as_it_was():
     model = LinearDiscriminator(num_classes=2).train()
-    Realism(PatchDataset(8), model).explain(inputs=PatchDataset(4, seed=1), runtime=RUNTIME)
+    Realism(PatchDataset(8)).explain(model, PatchDataset(4, seed=1), runtime=RUNTIME)
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
 
@@ -129,26 +128,29 @@ def test_a_model_on_the_way_is_left_as_it_was():
 )
 def test_bad_parameters_are_told(params, said):
     with pytest.raises(BadParameter, match=said):
-        create("explainer/realism", features=LinearDiscriminator(), **params)
+        create("explainer/realism", **params)
 
 
 def test_a_model_without_features_is_refused():
     with pytest.raises(MissingCapability, match="explainer/realism needs the capability HasFeatures"):
-        Realism(PatchDataset(8), nn.Linear(2, 2))
+        create("explainer/realism", real=PatchDataset(8)).explain(nn.Linear(2, 2), PatchDataset(4))
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("wrong", "said"),
     [
-        (Samples(torch.rand(4, 1, 16, 16), value_range=(0.0, 1.0)), "the scored images are in .*samples.rescale"),
-        (PatchDataset(4, size=20), "the scored images are .* resize them"),
+        (Samples(torch.rand(4, 1, 16, 16), value_range=(0.0, 1.0)), "images are in .*samples.rescale"),
+        (PatchDataset(4, size=20), r"images are \(1, 20, 20\), the model takes \(1, 16, 16\)"),
         (Samples(torch.full((4, 1, 16, 16), torch.nan), value_range=(-1.0, 1.0)), "hold NaN or infinity"),
-        (Samples(torch.full((4, 1, 16, 16), 200.0), value_range=(-1.0, 1.0)), "lie far outside"),
+        (Samples(torch.full((4, 1, 16, 16), 200.0), value_range=(-1.0, 1.0)), "lie far outside|pixel values reach"),
     ],
 )
-def test_images_that_do_not_fit_the_model_are_refused(inputs, said):
+def test_images_that_do_not_fit_the_model_are_refused(wrong, said):
     with pytest.raises(InputError, match=said):
-        Realism(PatchDataset(8), LinearDiscriminator()).explain(inputs=inputs, runtime=RUNTIME)
+        Realism(PatchDataset(8)).explain(LinearDiscriminator(), wrong, runtime=RUNTIME)
+    with pytest.raises(InputError, match=said) as told:
+        Realism(wrong).explain(LinearDiscriminator(), PatchDataset(4), runtime=RUNTIME)
+    assert "real images" in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -163,4 +165,4 @@ def test_features_that_are_none_are_refused(broken, said):
     model = Pixels()
     model.features = broken
     with pytest.raises(InputError, match=said):
-        Realism(PatchDataset(8), model).explain(inputs=PatchDataset(4), runtime=RUNTIME)
+        Realism(PatchDataset(8)).explain(model, PatchDataset(4), runtime=RUNTIME)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from genxai_core import Dataset, Explainer, ImageScores, Runtime, Samples, Spec, models
+from genxai_core import Dataset, Discriminator, Explainer, ImageScores, Runtime, Samples
 from genxai_core.errors import InputError
 
 NAME = "explainer/realism"
@@ -19,8 +20,9 @@ _CELLS = 4_000_000
 class Realism(Explainer):
     """A realism score ``[N]`` for each image, at least 0; from 1 on it lies where real images lie.
 
-    With φ the features of an image, NN_k(φ_r) the k-th nearest *other* real image, and r over the half of the real
-    images with the smallest ‖φ_r − NN_k(φ_r)‖ (Kynkäänniemi et al., NeurIPS 2019, eq. 3),
+    Explained is a model with ``features(images) -> [N, F]``, such as what ``trainer/classifier`` trains, or
+    ``discriminator/inception``. With φ the features of an image, NN_k(φ_r) the k-th nearest *other* real image, and r
+    over the half of the real images with the smallest ‖φ_r − NN_k(φ_r)‖ (Kynkäänniemi et al., NeurIPS 2019, eq. 3),
 
         R(φ_g) = max_r ‖φ_r − NN_k(φ_r)‖ / ‖φ_g − φ_r‖.
 
@@ -36,10 +38,7 @@ class Realism(Explainer):
     Parameters
     ----------
     real
-        Real images, more than k, in the range and of the size that the features' model expects.
-    features
-        A model with ``features(images) -> [N, F]``, such as what ``trainer/classifier`` trains, or the Spec of one,
-        such as ``discriminator/classifier`` with pretrained weights.
+        Real images, more than k, in the range and of the size that the model expects.
     k
         Which neighbour, at least 1; 3 in the paper.
 
@@ -47,78 +46,82 @@ class Realism(Explainer):
     ------
     ValueError
         If k is not positive, or there are no more real images than k.
-    MissingCapability
-        If the model has no features.
     InputError
         If images do not fit the model, or features are malformed or not finite.
     """
 
-    explains: ClassVar[str] = "nothing"  # a classifier's features have no target, which one to explain would need
+    explains: ClassVar[str] = "HasFeatures"
     accepts = "dataset"
     returns: ClassVar[type[ImageScores]] = ImageScores
 
-    def __init__(self, real: Samples | Dataset, features: Spec | nn.Module, k: int = 3) -> None:
+    def __init__(self, real: Samples | Dataset, k: int = 3) -> None:
         if k < 1:
             raise ValueError(f"k {k} must be at least 1")
         if len(real) <= k:
             raise ValueError(f"{len(real)} real images have no neighbour number {k}; give at least {k + 1}")
-        self._built = isinstance(features, Spec)
-        self.features: Any = features.build() if isinstance(features, Spec) else features
-        models.require(self.features, models.HasFeatures, by=NAME)
         self.real, self.k = real, k
 
+    def explain(
+        self,
+        model: Any = None,
+        inputs: Any = None,
+        *,
+        target: int | Sequence[int] | Tensor | None = None,
+        runtime: Runtime | None = None,
+    ) -> Any:
+        """Score images; see `Explainer.explain`. Features belong to no class, so a classifier needs no target here."""
+        if target is None and isinstance(model, Discriminator):
+            target = 0
+        return super().explain(model, inputs, target=target, runtime=runtime)
+
     def _explain(
-        self, model: None, inputs: Samples | Dataset, target: int | None, runtime: Runtime | None = None
+        self, model: Any, inputs: Samples | Dataset, target: int | None, runtime: Runtime | None = None
     ) -> ImageScores:
         runtime = runtime or Runtime()
         with runtime.progress("realism", len(self.real) + len(inputs)) as advance:
-            real = self._read(self.real, "real", runtime, advance)
-            found = self._read(inputs, "scored", runtime, advance)
+            real = _features(model, self.real, "real", runtime, advance)
+            found = _features(model, inputs, "scored", runtime, advance)
         scores = realism(found, real, self.k)
         low, high = map(float, inputs.value_range)
         notes = {"unit": "realism; from 1 on among the real", "neighbour": self.k, "real images": len(real)}
         return ImageScores(scores, inputs[:].images.cpu(), (low, high), notes)
 
-    @torch.no_grad()
-    def _read(self, data: Samples | Dataset, role: str, runtime: Runtime, advance: Any) -> Tensor:
-        """Return features ``[N, F]`` in float64 on the CPU."""
-        wanted = getattr(self.features, "value_range", None)
-        if wanted and tuple(data.value_range) != tuple(wanted):
-            raise InputError(
-                f"{NAME}: the {role} images are in {tuple(data.value_range)}, the model expects {tuple(wanted)}; "
-                f"use samples.rescale({tuple(wanted)})"
-            )
-        shape = getattr(self.features, "image_shape", None)
-        if shape and tuple(data.image_shape) != tuple(shape):
-            raise InputError(
-                f"{NAME}: the {role} images are {tuple(data.image_shape)}, the model takes {tuple(shape)}; "
-                f"resize them, or use a model for their size"
-            )
-        if self._built:
-            self.features.to(runtime.torch_device)
-        module = [self.features] if isinstance(self.features, nn.Module) else []
-        like = next((t for m in module for t in (*m.parameters(), *m.buffers()) if t.is_floating_point()), None)
-        parts = []
-        for start in range(0, len(data), runtime.batch_size):
-            images = data[start : start + runtime.batch_size].images
-            low, high = map(float, data.value_range)
-            if not bool(torch.isfinite(images).all()):
-                raise InputError(f"{NAME}: the {role} images hold NaN or infinity; remove those")
-            if float(images.min()) < low - (high - low) / 2 or float(images.max()) > high + (high - low) / 2:
-                raise InputError(f"{NAME}: pixels of the {role} images lie far outside {(low, high)}; rescale them")
-            images = images.to(runtime.torch_device) if like is None else images.to(like)
-            with runtime.autocast():
-                rows = self.features.features(images)
-            if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != len(images):
-                raise InputError(
-                    f"{NAME}: features are {list(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__}, "
-                    f"not [{len(images)}, F]; flatten them"
-                )
-            if not bool(torch.isfinite(rows).all()):
-                raise InputError(f"{NAME}: features of the {role} images hold NaN or infinity; check the model")
-            parts.append(rows.to("cpu", torch.float64))
-            advance(len(images))
-        return torch.cat(parts)
+
+@torch.no_grad()
+def _features(model: Any, data: Samples | Dataset, role: str, runtime: Runtime, advance: Any) -> Tensor:
+    """Return features ``[N, F]`` in float64 on the CPU."""
+    wanted = getattr(model, "value_range", None)
+    if wanted and tuple(data.value_range) != tuple(wanted):
+        raise InputError(
+            f"{NAME}: the {role} images are in {tuple(data.value_range)}, the model expects {tuple(wanted)}; "
+            f"use samples.rescale({tuple(wanted)})"
+        )
+    shape = getattr(model, "image_shape", None)
+    if shape and tuple(data.image_shape) != tuple(shape):
+        raise InputError(
+            f"{NAME}: the {role} images are {tuple(data.image_shape)}, the model takes {tuple(shape)}; "
+            f"resize them, or use a model for their size"
+        )
+    held = (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ()
+    like = next((t for t in held if t.is_floating_point()), torch.zeros((), device=runtime.torch_device))
+    low, high = map(float, data.value_range)
+    parts = []
+    for start in range(0, len(data), runtime.batch_size):
+        images = data[start : start + runtime.batch_size].images
+        if not bool(torch.isfinite(images).all()):
+            raise InputError(f"{NAME}: the {role} images hold NaN or infinity; remove those")
+        if float(images.min()) < low - (high - low) / 2 or float(images.max()) > high + (high - low) / 2:
+            raise InputError(f"{NAME}: pixels of the {role} images lie far outside {(low, high)}; rescale them")
+        with runtime.autocast():
+            rows = model.features(images.to(like))
+        if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != len(images):
+            found = list(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+            raise InputError(f"{NAME}: features are {found}, not [{len(images)}, F]; flatten them")
+        if not bool(torch.isfinite(rows).all()):
+            raise InputError(f"{NAME}: features of the {role} images hold NaN or infinity; check the model")
+        parts.append(rows.to("cpu", torch.float64))
+        advance(len(images))
+    return torch.cat(parts)
 
 
 def realism(generated: Tensor, real: Tensor, k: int) -> Tensor:
