@@ -13,7 +13,7 @@ from genxai_core.errors import InputError
 
 from .checkpoint import Journal
 from .layers import spatial_layers
-from .paired import FIRST, Paired, built, given, interval
+from .paired import FIRST, K_IS, Level, Paired, built, check_level, given, interval
 
 
 class UnitEffects(Explainer):
@@ -24,14 +24,17 @@ class UnitEffects(Explainer):
         δ_(u→c) = E_(z,P)[s_c(x_i)] − E_(z,P)[s_c(x_a)],
 
     s_c(x) the share of the pixels at P that show c (Bau et al., "GAN Dissection", ICLR 2019, eq. 3 and 4), k the unit's
-    mean activation where c is, from samples of their own. 0 is no effect. The paper divides by E[s_c(x)]; here δ is in
+    activation where c is, from samples of their own. 0 is no effect. The paper divides by E[s_c(x)]; here δ is in
     shares of pixels. Intervals are 95 % ones over per-sample differences, mean ± 1.96 s / √n.
 
-    A unit that draws only a part of c has the smaller a k, the less of c it covers, and its δ may be 0 or below;
-    without ``insert`` it is found. Of units that draw the same, none is found without ``insert``; `UnitIntervention`
-    ablates them jointly. The pictures alone are segmented, never masks that a generator gives with its samples. The
-    cost: (concepts + 1) · units · ``samples`` images for each layer; with ``concept`` locations 2 · concepts · units ·
-    ``samples``; without ``insert`` units · ``samples``.
+    A unit that draws only a part of c has the smaller a mean there, the less of c it covers, and its δ may be 0 or
+    below; with ``k: peak``, or without ``insert``, it is found. Of units that draw the same, none is found without
+    ``insert``; `UnitIntervention` ablates them jointly. The pictures alone are segmented, never masks that a generator
+    gives with its samples. The cost: (concepts + 1) · units · ``samples`` images for each layer; with ``concept``
+    locations 2 · concepts · units · ``samples``; without ``insert`` units · ``samples``.
+
+    With ``checkpoints`` in the Runtime the effects of each unit are written from time to time, and the work goes on
+    from there.
 
     Parameters
     ----------
@@ -55,6 +58,10 @@ class UnitEffects(Explainer):
     call
         Which call of a layer is edited where one image needs several: a diffusion model calls its U-Net once per
         timestep, from 0; k is of that call. None: each is edited, and k is of the last.
+    k
+        What is put in: ``mean``, the mean activation at a random pixel of the concept, as in the paper; or ``peak``,
+        the mean over samples of the unit's largest activation where the concept is, which units that draw only a part
+        of it need.
 
     Raises
     ------
@@ -77,11 +84,11 @@ class UnitEffects(Explainer):
         locations: Literal["all", "cell", "concept"] = "all",
         insert: bool = True,
         call: int | None = None,
+        k: Level = "mean",
     ) -> None:
         if samples < 2 or mean_samples < 1:
             raise ValueError(f"samples {samples} must be at least 2, and mean_samples {mean_samples} at least 1")
-        if call is not None and call < 0:
-            raise ValueError(f"call {call} cannot be negative; calls are counted from 0")
+        check_level(k, call)
         for name, given_names in (("layers", layers), ("concepts", concepts)):
             if given_names is not None and (not given_names or len(set(given_names)) < len(given_names)):
                 raise ValueError(f"{name} {list(given_names)}: name at least one, each once")
@@ -89,7 +96,7 @@ class UnitEffects(Explainer):
         if locations not in ("all", "cell", "concept"):
             raise ValueError(f"locations {locations!r} are not all, cell or concept")
         self.samples, self.mean_samples, self.locations, self.insert = samples, mean_samples, locations, insert
-        self.call = call
+        self.call, self.k = call, k
 
     def _explain(self, model: Any, inputs: Any, target: int | None, runtime: Runtime | None = None) -> UnitScores:
         runtime = runtime or Runtime()
@@ -97,7 +104,7 @@ class UnitEffects(Explainer):
         layers = self.layers or spatial_layers(model, runtime.seed)
         journal = Journal("unit-effects", runtime, model, segmenter, {**vars(self), "layers": layers})
         with runtime.progress("means", self.mean_samples) as advance:
-            of: dict[str, Any] = {"samples": self.mean_samples, "call": self.call, "advance": advance}
+            of: dict[str, Any] = {"samples": self.mean_samples, "call": self.call, "k": self.k, "advance": advance}
             means, shares = journal.take(lambda: given(model, segmenter, layers, runtime, **of))
         columns = concept_columns(segmenter, self.concepts, shares, self.mean_samples)
         scores, ends = {}, {}
@@ -112,6 +119,7 @@ class UnitEffects(Explainer):
             notes={
                 "samples": self.samples,
                 "samples for k": self.mean_samples,
+                "k": K_IS[self.k],
                 "compared": "inserted less ablated" if self.insert else "unedited less ablated",
                 "locations": self.locations,
                 "unit": "share of pixels",

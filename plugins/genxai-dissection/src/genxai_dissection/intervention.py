@@ -16,7 +16,19 @@ from .checkpoint import Journal
 from .curves import MOST_DRAWS, ablation_curve, joint_ablation, random_orders
 from .effects import concept_columns
 from .intervened import Intervention
-from .paired import FIRST, Locations, Paired, built, check_locations, given, interval, of_one
+from .paired import (
+    FIRST,
+    K_IS,
+    Level,
+    Locations,
+    Paired,
+    built,
+    check_level,
+    check_locations,
+    given,
+    interval,
+    of_one,
+)
 
 HANDED_ON = "generator/edited edits in every call"
 
@@ -24,8 +36,8 @@ HANDED_ON = "generator/edited edits in every call"
 class UnitIntervention(Explainer):
     """Switch a set U of units off and put it in: its average causal effect, its dose curves, and edits to hand on.
 
-    With r the activation at units U and places P, a the ``amount`` and k the units' mean activations where the concept
-    is (from samples of their own), x_a = f((1 − a) r), x_i = f((1 − a) r + a k), and all else as it was:
+    With r the activation at units U and places P, a the ``amount`` and k the units' activations where the concept is
+    (``k``; from samples of their own), x_a = f((1 − a) r), x_i = f((1 − a) r + a k), and all else as it was:
 
         δ_(U→c) = E_(z,P)[s_c(x_i)] − E_(z,P)[s_c(x_a)]
 
@@ -94,6 +106,10 @@ class UnitIntervention(Explainer):
         Which call of the layer is edited where one image needs several: a diffusion model calls its U-Net once per
         timestep, from 0; k is of that call. None: each is edited, and k is of the last. The edits that are handed on
         know no calls: ``generator/edited`` edits in each.
+    k
+        What is put in: ``mean``, the mean activation at a random pixel of the concept, as in the paper; or ``peak``,
+        the mean over samples of the unit's largest activation where the concept is, which units that draw only a part
+        of it need.
 
     Raises
     ------
@@ -129,14 +145,14 @@ class UnitIntervention(Explainer):
         pairs: bool = False,
         examples: int = 6,
         call: int | None = None,
+        k: Level = "mean",
     ) -> None:
         least = {"count": 1, "samples": 2, "mean_samples": 1, "steps": 0, "alpha_samples": 2, "batch": 1, "examples": 0}
         found = [count, samples, mean_samples, steps, alpha_samples, batch, examples]
         for (name, bound), value in zip(least.items(), found):
             if value < bound:
                 raise ValueError(f"{name} {value} must be at least {bound}")
-        if call is not None and call < 0:
-            raise ValueError(f"call {call} cannot be negative; calls are counted from 0")
+        check_level(k, call)
         if draws == 1 or not 0 <= draws <= MOST_DRAWS:
             raise ValueError(f"draws {draws} must be 0, or 2 to {MOST_DRAWS}, since an interval needs two")
         if not 0 < amount <= 1:
@@ -164,7 +180,8 @@ class UnitIntervention(Explainer):
         self.count, self.act, self.amount, self.locations = count, act, amount, locations
         self.samples, self.mean_samples, self.steps, self.alpha_samples = samples, mean_samples, steps, alpha_samples
         self.batch, self.rate, self.penalty = batch, rate, penalty
-        self.draws, self.pairs, self.examples, self.call = draws, pairs, examples, call
+        self.draws, self.pairs, self.examples = draws, pairs, examples
+        self.call, self.k = call, k
 
     def _explain(self, model: Any, inputs: Any, target: int | None, runtime: Runtime | None = None) -> Intervention:
         runtime = runtime or Runtime()
@@ -175,7 +192,7 @@ class UnitIntervention(Explainer):
         self._check(layer, scores, of_one(model, layer, runtime, call=self.call).shape[1])
         journal = Journal("unit-intervention", runtime, model, segmenter, vars(self))
         with runtime.progress("means", self.mean_samples) as advance:
-            of: dict[str, Any] = {"samples": self.mean_samples, "call": self.call, "advance": advance}
+            of: dict[str, Any] = {"samples": self.mean_samples, "call": self.call, "k": self.k, "advance": advance}
             means, shares = journal.take(lambda: given(model, segmenter, [layer], runtime, **of))
         (concept,) = concept_columns(segmenter, (self.concept,), shares, self.mean_samples)
         k = means[layer][:, concept].float()
@@ -315,6 +332,7 @@ class UnitIntervention(Explainer):
                 "locations": self.locations if isinstance(self.locations, str) else str(tuple(self.locations)),
                 "samples": f"{len(pair.kept)} of {pair.samples}",
                 "samples for k": self.mean_samples,
+                "k": K_IS[self.k],
                 "unit of effects": "share of pixels",
                 "intervals": "95%, normal, over differences within samples",
                 "segmenter": saving.name_of(pair.segmenter),

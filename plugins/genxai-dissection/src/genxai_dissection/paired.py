@@ -20,6 +20,11 @@ from .checkpoint import Journal
 
 Locations = Literal["all", "cell", "concept"] | tuple[float, float, float, float]
 
+Level = Literal["mean", "peak"]
+"""What k is of the activations where a concept is."""
+
+K_IS = {"mean": "the mean where the concept is", "peak": "the mean of the samples' largest where the concept is"}
+
 FIRST = 1_000_000
 """Interventions use the samples from this one on: none that a dissection with the same seed takes."""
 
@@ -37,6 +42,14 @@ def check_locations(locations: Locations) -> None:
             f"locations {locations!r} are not all, cell, concept, or a box (top, left, bottom, right) in shares of the "
             f"picture, such as (0, 0, 0.5, 1) for its upper half"
         )
+
+
+def check_level(k: Level, call: int | None) -> None:
+    """Raise ValueError unless k is ``mean`` or ``peak``, and the call not negative."""
+    if k not in ("mean", "peak"):
+        raise ValueError(f"k {k!r} is not mean or peak")
+    if call is not None and call < 0:
+        raise ValueError(f"call {call} cannot be negative; calls are counted from 0")
 
 
 def built(segmenter: Segmenter | Spec) -> Segmenter:
@@ -105,12 +118,15 @@ def given(
     samples: int,
     first: int = FIRST,
     call: int | None = None,
+    k: Level = "mean",
     advance: Callable[..., None] = lambda n: None,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return each unit's mean activation where each concept is, and how much of each concept there is.
+    """Return each unit's activation k where each concept is, and how much of each concept there is.
 
-    k_(u|c) = Σ r_u(p) m_c(p) / Σ m_c(p), over the cells p of all samples, m_c(p) the share of the cell's pixels that
-    show c: the mean activation at a random pixel of the concept.
+    With m_c(p) the share of a cell's pixels that show c, the ``mean`` is k_(u|c) = Σ r_u(p) m_c(p) / Σ m_c(p), over the
+    cells p of all samples: the mean activation at a random pixel of the concept. The ``peak`` is the mean, over the
+    samples that show c, of the largest r_u(p) in the cells of which half shows c, or in a sample that has no such cell
+    those that show most of it.
 
     Parameters
     ----------
@@ -126,6 +142,8 @@ def given(
         How many, and the number of the first.
     call
         Which call of a layer r is of, where it runs several times for an image. None: the last.
+    k
+        ``mean`` or ``peak``.
     advance
         Is called with the size of each batch.
 
@@ -147,11 +165,25 @@ def given(
             for layer in layers:
                 r = maps(kept, layer, n, call).double()
                 part = at_cells(masks, (r.shape[2], r.shape[3])).to(r.device)
-                both, weight = torch.einsum("nuhw,nchw->uc", r, part).cpu(), part.sum((0, 2, 3)).cpu()
-                sums[layer] = sums[layer] + both if layer in sums else both
+                if k == "mean":
+                    found, weight = torch.einsum("nuhw,nchw->uc", r, part), part.sum((0, 2, 3))
+                else:
+                    found, weight = _peaks(r, part)
+                found, weight = found.cpu(), weight.cpu()
+                sums[layer] = sums[layer] + found if layer in sums else found
                 weights[layer] = weights[layer] + weight if layer in weights else weight
             advance(n)
     return {layer: sums[layer] / weights[layer] for layer in layers}, shares / samples
+
+
+def _peaks(r: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum over samples of each unit's peak on each concept, ``[U, C]``, and how many show it, ``[C]``."""
+    there = part.amax((2, 3), keepdim=True)
+    hidden = (part < there.clamp(max=SHOWN)) | (there == 0)
+    columns = [r.masked_fill(hidden[:, c : c + 1], -torch.inf).amax((2, 3)) for c in range(part.shape[1])]
+    peaks = torch.stack(columns, 2)
+    shown = there[:, :, 0, 0] > 0
+    return peaks.masked_fill(~shown[:, None], 0).sum(0), shown.double().sum(0)
 
 
 class Paired:
