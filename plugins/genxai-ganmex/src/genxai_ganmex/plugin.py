@@ -23,4 +23,16 @@ def genxai_components() -> Iterable[Component]:
             "genxai_ganmex.discriminator:StarGANDiscriminator",
             "real or fake, and of which class, by strided convolutions without normalisation",
         ),
+        Component(
+            "trainer",
+            "stargan",
+            "genxai_ganmex.star_training:StarGANTrainer",
+            "fits a generator that moves labelled images to any other class, and a discriminator with two heads",
+        ),
+        Component(
+            "trainer",
+            "ganmex",
+            "genxai_ganmex.ganmex:GANMEXTrainer",
+            "fits a generator that moves images to any class of a frozen classifier, near to where they were",
+        ),
     ]
