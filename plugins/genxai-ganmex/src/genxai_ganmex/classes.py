@@ -19,6 +19,17 @@ def lead(logits: Tensor, target: Tensor) -> Tensor:
     return own - logits.scatter(1, target[:, None], -torch.inf).amax(1)
 
 
+def log_odds(logits: Tensor, target: Tensor) -> Tensor:
+    """Return log S_t / (1 − S_t) ``[N]`` of the target's probability, softmax or logistic: its logit less the others'.
+
+    Where it is 0, the target leads or, of more than two classes, has as much as all others together.
+    """
+    if logits.shape[1] == 1:
+        return lead(logits, target)
+    own = logits.gather(1, target[:, None])[:, 0]
+    return own - logits.scatter(1, target[:, None], -torch.inf).logsumexp(1)
+
+
 def best_other(logits: Tensor, than: Tensor) -> Tensor:
     """Return the class ``[N]`` of the largest logit but that of the classes ``than`` ``[N]``."""
     return 1 - than if logits.shape[1] == 1 else logits.scatter(1, than[:, None], -torch.inf).argmax(1)
