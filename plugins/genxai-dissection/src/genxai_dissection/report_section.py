@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from genxai_core.report import Picture, Section
+from genxai_core.results.unit_scores import UnitScore
 
 from .dissection import Dissection
 
 MOST = 24
 """Of more concepts, those with the best units are drawn."""
+
+RANKED = 10
+"""Units in a concept's table."""
 
 CUT = 0.05
 """The paper calls a unit with at least this IoU a detector of the concept."""
@@ -37,23 +41,44 @@ def sections(result: Any) -> Iterator[Section]:
     )
     first = {concept: result.ranking(concept)[0].score for concept in result.concepts}
     for concept in sorted(first, key=lambda c: -first[c])[:MOST]:
+        ranked = _ranked(result, concept)
+        if not ranked:
+            continue
         figure = result.concept_figure(concept)
-        if figure is not None:
-            alt = f"For each of the best units of {concept}, the images that excite it most, its region outlined."
-            caption = (
-                "A row per unit: the images that excite it most, the strongest first; outlined, where it is active."
-            )
-            yield Section(concept, figures=[Picture(figure, alt, caption)])
+        alt = f"For each of the best units of {concept}, the images that excite it most, its region outlined."
+        caption = "A row per unit: the images that excite it most, the strongest first; outlined, where it is active."
+        yield Section(
+            concept,
+            "" if figure is None else f"The units that go better with {concept} than with any other concept:",
+            figures=[] if figure is None else [Picture(figure, alt, caption)],
+            table=ranked,
+            note=f"The table has the units with the highest IoU with {concept}, also those that have a better concept.",
+        )
 
 
 def _row(result: Dissection, concept: str) -> dict[str, object]:
     best = result.ranking(concept)[0]
     own = [s for s in result.best() if s.concept == concept and s.score >= CUT]
     row: dict[str, object] = {"concept": concept, f"units, IoU ≥ {CUT}": len(own)}
-    row |= {"best unit": f"{best.layer}:{best.unit}", "IoU": best.score}
-    if result.intervals is not None:
-        low, high = result.intervals[best.layer][best.unit, result.concepts.index(concept)].tolist()
-        row |= {"low": low, "high": high}
+    row |= {"best unit": f"{best.layer}:{best.unit}", "IoU": best.score, **_ends(result, best)}
     if result.concept_area is not None and result.pixels:
         row["share of all pixels"] = float(result.concept_area[result.concepts.index(concept)]) / result.pixels
     return row
+
+
+def _ranked(result: Dissection, concept: str) -> list[dict[str, object]]:
+    """Return the first units by their IoU with a concept: the page runs no scripts, so no table is sorted there."""
+    of = {(s.layer, s.unit): s.concept for s in result.best()}
+    return [
+        {"layer": s.layer, "unit": s.unit, "IoU": s.score, **_ends(result, s), "best concept": of[s.layer, s.unit]}
+        for s in result.ranking(concept)[:RANKED]
+        if s.score > 0
+    ]
+
+
+def _ends(result: Dissection, score: UnitScore) -> dict[str, object]:
+    """Return the ends of a score's interval, if there is one."""
+    if result.intervals is None:
+        return {}
+    low, high = result.intervals[score.layer][score.unit, result.concepts.index(score.concept)].tolist()
+    return {"low": low, "high": high}
