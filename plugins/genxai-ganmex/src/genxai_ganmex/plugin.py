@@ -35,4 +35,10 @@ def genxai_components() -> Iterable[Component]:
             "genxai_ganmex.ganmex:GANMEXTrainer",
             "fits a generator that moves images to any class of a frozen classifier, near to where they were",
         ),
+        Component(
+            "explainer",
+            "counterfactual",
+            "genxai_ganmex.counterfactual:Counterfactuals",
+            "the nearest image of another class, made in one of five ways, and what is wrong with each",
+        ),
     ]
