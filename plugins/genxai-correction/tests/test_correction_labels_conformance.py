@@ -54,6 +54,10 @@ class TestRealism(ExplainerTests):
         return PatchDataset(6, seed=5)
 
 
+class TestRealismInALayer(TestRealism):
+    params = {**TestRealism.params, "layer": "head"}
+
+
 class TestArtifactClassifier(TrainerTests):
     component = "trainer/artifact-classifier"
     params = {"model": Spec("discriminator/classifier", {"width": 8}), "steps": 6, "batch": 16}

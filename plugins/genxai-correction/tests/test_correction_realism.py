@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -131,11 +132,6 @@ def test_bad_parameters_are_told(params, said):
         create("explainer/realism", **params)
 
 
-def test_a_model_without_features_is_refused():
-    with pytest.raises(MissingCapability, match="explainer/realism needs the capability HasFeatures"):
-        create("explainer/realism", real=PatchDataset(8)).explain(nn.Linear(2, 2), PatchDataset(4))
-
-
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -166,3 +162,53 @@ def test_features_that_are_none_are_refused(broken, said):
     model.features = broken
     with pytest.raises(InputError, match=said):
         Realism(PatchDataset(8)).explain(model, PatchDataset(4), runtime=RUNTIME)
+
+
+class Striped(Discriminator):
+    """A layer with one channel that responds to stripes, one that is constant; the logit sees neither."""
+
+    class_names = ("real",)
+
+    def __init__(self):
+        super().__init__()
+        self.stripes = nn.Conv2d(1, 2, (1, 2), bias=False)
+        with torch.no_grad():
+            self.stripes.weight.copy_(torch.tensor([[[[1.0, -1.0]]], [[[0.0, 0.0]]]]))
+
+    def forward(self, images):
+        return self.stripes(images).flatten(1)[:, :1] * 0 + images.mean((1, 2, 3))[:, None]
+
+
+def test_a_layer_counts_by_the_mean_and_spread_of_its_channels_over_that_of_the_real_ones():
+    torch.manual_seed(0)
+    real, shown = torch.rand(12, 1, 3, 5) - 0.5, torch.rand(4, 1, 3, 5) - 0.5
+    model = Striped().eval()
+    given = Samples(real, value_range=(-1, 1))
+    found = Realism(real=given, k=2, layer="stripes").explain(
+        model, Samples(shown, value_range=(-1, 1)), runtime=RUNTIME
+    )
+
+    def literal_features(images):
+        rows = []
+        for image in images[:, 0].double():
+            values = [float(a - b) for row in image for a, b in itertools.pairwise(row)]
+            mean = sum(values) / len(values)
+            rows.append([mean, math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))])
+        return rows
+
+    rows = literal_features(real)
+    spreads = []
+    for column in zip(*rows):
+        mean = sum(column) / len(column)
+        spreads.append(math.sqrt(sum((v - mean) ** 2 for v in column) / len(column)))
+    scaled = [[[v / s for v, s in zip(row, spreads)] for row in part] for part in (literal_features(shown), rows)]
+    assert found.scores.tolist() == pytest.approx(literal(*scaled, 2), rel=1e-4)
+    assert found.notes["layer"] == "stripes"
+
+
+def test_a_discriminator_without_features_needs_a_layer_that_it_has():
+    real = Samples(torch.rand(6, 1, 3, 5), value_range=(-1, 1))
+    with pytest.raises(MissingCapability, match="features"):
+        Realism(real=real).explain(Striped().eval(), real, runtime=RUNTIME)
+    with pytest.raises(InputError, match="'stripe'"):
+        Realism(real=real, layer="stripe").explain(Striped().eval(), real, runtime=RUNTIME)

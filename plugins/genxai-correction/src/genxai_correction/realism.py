@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from genxai_core import Dataset, Discriminator, Explainer, ImageScores, Runtime, Samples
+from genxai_core import Dataset, Discriminator, Explainer, ImageScores, Runtime, Samples, models, units
 from genxai_core.errors import InputError
 
 NAME = "explainer/realism"
@@ -20,9 +21,10 @@ _CELLS = 4_000_000
 class Realism(Explainer):
     """A realism score ``[N]`` for each image, at least 0; from 1 on it lies where real images lie.
 
-    Explained is a model with ``features(images) -> [N, F]``, such as what ``trainer/classifier`` trains, or
-    ``discriminator/inception``. With φ the features of an image, NN_k(φ_r) the k-th nearest *other* real image, and r
-    over the half of the real images with the smallest ‖φ_r − NN_k(φ_r)‖ (Kynkäänniemi et al., NeurIPS 2019, eq. 3),
+    Explained is a discriminator with ``features(images) -> [N, F]``, such as what ``trainer/classifier`` trains, or
+    ``discriminator/inception``; or any discriminator, of which a ``layer`` is taken. With φ the features of an image,
+    NN_k(φ_r) the k-th nearest *other* real image, and r over the half of the real images with the smallest
+    ‖φ_r − NN_k(φ_r)‖ (Kynkäänniemi et al., NeurIPS 2019, eq. 3),
 
         R(φ_g) = max_r ‖φ_r − NN_k(φ_r)‖ / ‖φ_g − φ_r‖.
 
@@ -41,25 +43,31 @@ class Realism(Explainer):
         Real images, more than k, in the range and of the size that the model expects.
     k
         Which neighbour, at least 1; 3 in the paper.
+    layer
+        φ is instead the mean and the standard deviation of each channel of this layer, ``[N, U, h, w]``, over the
+        picture, divided by its spread over the real images; or the values of one that is ``[N, U]``. What a classifier
+        tells apart leaves textures out; the first layers of the GAN's own discriminator show them.
 
     Raises
     ------
     ValueError
         If k is not positive, or there are no more real images than k.
+    MissingCapability
+        If the model has no features, and no layer is named.
     InputError
-        If images do not fit the model, or features are malformed or not finite.
+        If images do not fit the model, there is no such layer, or features are malformed or not finite.
     """
 
-    explains: ClassVar[str] = "HasFeatures"
+    explains: ClassVar[str] = "discriminator"
     accepts = "dataset"
     returns: ClassVar[type[ImageScores]] = ImageScores
 
-    def __init__(self, real: Samples | Dataset, k: int = 3) -> None:
+    def __init__(self, real: Samples | Dataset, k: int = 3, layer: str | None = None) -> None:
         if k < 1:
             raise ValueError(f"k {k} must be at least 1")
         if len(real) <= k:
             raise ValueError(f"{len(real)} real images have no neighbour number {k}; give at least {k + 1}")
-        self.real, self.k = real, k
+        self.real, self.k, self.layer = real, k, layer
 
     def explain(
         self,
@@ -77,18 +85,28 @@ class Realism(Explainer):
     def _explain(
         self, model: Any, inputs: Samples | Dataset, target: int | None, runtime: Runtime | None = None
     ) -> ImageScores:
-        runtime = runtime or Runtime()
+        runtime, layer = runtime or Runtime(), self.layer
+        if layer is None:
+            models.require(model, models.HasFeatures, by=NAME)
+            embed = model.features
+        else:
+            embed = functools.partial(_statistics, model, layer)
         with runtime.progress("realism", len(self.real) + len(inputs)) as advance:
-            real = _features(model, self.real, "real", runtime, advance)
-            found = _features(model, inputs, "scored", runtime, advance)
+            real = _features(model, embed, self.real, "real", runtime, advance)
+            found = _features(model, embed, inputs, "scored", runtime, advance)
+        if layer is not None:
+            spread = real.std(0, correction=0)
+            varied = spread > 1e-9 * spread.max()  # the others say nothing, and would be divided by 0
+            real, found = real[:, varied] / spread[varied], found[:, varied] / spread[varied]
         scores = realism(found, real, self.k)
         low, high = map(float, inputs.value_range)
         notes = {"unit": "realism; from 1 on among the real", "neighbour": self.k, "real images": len(real)}
+        notes |= {} if layer is None else {"layer": layer}
         return ImageScores(scores, inputs[:].images.cpu(), (low, high), notes)
 
 
 @torch.no_grad()
-def _features(model: Any, data: Samples | Dataset, role: str, runtime: Runtime, advance: Any) -> Tensor:
+def _features(model: Any, embed: Any, data: Samples | Dataset, role: str, runtime: Runtime, advance: Any) -> Tensor:
     """Return features ``[N, F]`` in float64 on the CPU."""
     wanted = getattr(model, "value_range", None)
     if wanted and tuple(data.value_range) != tuple(wanted):
@@ -113,7 +131,7 @@ def _features(model: Any, data: Samples | Dataset, role: str, runtime: Runtime, 
         if float(images.min()) < low - (high - low) / 2 or float(images.max()) > high + (high - low) / 2:
             raise InputError(f"{NAME}: pixels of the {role} images lie far outside {(low, high)}; rescale them")
         with runtime.autocast():
-            rows = model.features(images.to(like))
+            rows = embed(images.to(like))
         if not isinstance(rows, Tensor) or rows.ndim != 2 or len(rows) != len(images):
             found = list(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
             raise InputError(f"{NAME}: features are {found}, not [{len(images)}, F]; flatten them")
@@ -122,6 +140,14 @@ def _features(model: Any, data: Samples | Dataset, role: str, runtime: Runtime, 
         parts.append(rows.to("cpu", torch.float64))
         advance(len(images))
     return torch.cat(parts)
+
+
+def _statistics(model: nn.Module, layer: str, images: Tensor) -> Tensor:
+    """Return the mean and the standard deviation of each channel of a layer, ``[N, 2 U]``; or its values ``[N, U]``."""
+    with units.record(model, [layer], detach=True) as seen:
+        model(images)
+    maps = seen[layer].float()
+    return maps if maps.ndim == 2 else torch.cat([maps.mean((2, 3)), maps.std((2, 3), correction=0)], 1)
 
 
 def realism(generated: Tensor, real: Tensor, k: int) -> Tensor:
