@@ -161,6 +161,7 @@ def test_an_edit_of_nothing_and_an_unbroken_generator_are_told():
     empty = proof(UnitEdits.ablate({}))
     assert empty.verdict == "nothing is edited, so nothing changes"
     assert not empty.better
+    assert proof(UnitEdits.ablate({}), condition_judge=other_judge()).verdict == empty.verdict
     assert bool((empty.values == empty.values[0]).all())
     never = proof(above=0.99999)
     assert never.verdict == "no sample is broken uncorrected, so there is nothing to correct"

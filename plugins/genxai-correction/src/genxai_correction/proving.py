@@ -131,7 +131,8 @@ class CorrectionProof(Explainer):
                     f"{NAME}: the judge has the weights of the classifier that {role}; the score that made the labels "
                     f"must not judge the repair: train another one on other labels, images and seed"
                 )
-        create("generator/edited", base=model, edits=self.edits, judge=condition_judge)  # tells what does not fit
+        if len(self.edits):  # where nothing helped there are none
+            create("generator/edited", base=model, edits=self.edits, judge=condition_judge)  # tells what does not fit
         extractor = None if self.features is None else Extractor(self.features)
         arms = self._arms(model, runtime)
         seen = _Seen(list(arms))
