@@ -64,7 +64,7 @@ class ArtifactClassifierTrainer(Trainer):
     def __init__(
         self,
         model: Spec = _DEFAULT,
-        steps: int = 400,
+        steps: int = 200,
         batch: int = 64,
         lr: float = 2e-3,
         flip: bool = True,
