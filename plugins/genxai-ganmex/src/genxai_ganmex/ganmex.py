@@ -118,7 +118,7 @@ class GANMEXTrainer(TranslationTrainer):
 
     name: ClassVar[str] = "ganmex"
     presets: ClassVar[Mapping[str, Settings]] = {
-        "default": FrozenSettings(lambda_cls=1.0, lambda_sim=5.0, lambda_rec=5.0, matched=True, shift=1, noise=0.05),
+        "default": FrozenSettings(lambda_cls=1.0, lambda_sim=2.0, lambda_rec=1.0, matched=True, shift=1, noise=0.05),
         "lecture": FrozenSettings(loss="minimax", lambda_cls=1.0, lambda_sim=10.0, lambda_rec=0.0, r1=0.0),
         "paper": FrozenSettings(
             loss="wasserstein-gp",

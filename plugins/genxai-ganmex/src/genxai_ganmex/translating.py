@@ -73,7 +73,7 @@ class TranslationTrainer(Trainer):
 
     generator: Spec = GENERATOR
     discriminator: Spec = DISCRIMINATOR
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 64
     holdout: float = 0.2
     loss: LossName | None = None
