@@ -41,4 +41,16 @@ def genxai_components() -> Iterable[Component]:
             "genxai_ganmex.counterfactual:Counterfactuals",
             "the nearest image of another class, made in one of five ways, and what is wrong with each",
         ),
+        Component(
+            "explainer",
+            "ganmex-attribution",
+            "genxai_ganmex.attribution:GanmexAttribution",
+            "why one class and not the other: the difference of two logits, from a counterfactual to the image",
+        ),
+        Component(
+            "explanation",
+            "one-vs-one",
+            "genxai_ganmex.contrast:OneVsOne",
+            "maps of one class against another, with the steps that they took and what is wrong with their baselines",
+        ),
     ]
