@@ -342,3 +342,42 @@ def test_a_proof_of_wrong_shapes_is_refused():
             dataclasses.replace(found, **wrong)
     with pytest.raises(ExplainerError, match="there is no 'kid'"):
         found.value("kid")
+
+
+def test_of_many_real_images_as_many_are_taken_evenly_spaced():
+    real, extractor = PatchDataset(90), LinearDiscriminator()
+    found = proof(samples=30, real=real, features=extractor)
+    generated = LinearGenerator().eval().sample(30, 3, start=START)
+    told = create("metric/kid", extractor=extractor).measure(real=real[::3], generated=generated)
+    assert found.value("kid", "uncorrected")[0] == pytest.approx(told["kid"], rel=1e-5)
+    assert found.notes["real images"] == 30
+
+
+def test_what_may_be_chance_is_neither_lower_nor_better():
+    found = proof(UnitEdits.ablate({"layers": [0, 1, 2, 3]}))
+
+    def said(change_high: float, against_high: float) -> Proof:
+        changes, against = found.change_intervals.clone(), found.against_intervals.clone()
+        changes[1], against[2:] = torch.tensor([-0.3, change_high]), torch.tensor([-0.3, against_high])
+        less = torch.full_like(found.against, -0.1)
+        return dataclasses.replace(
+            found, changes=less, against=less, change_intervals=changes, against_intervals=against
+        )
+
+    assert said(-0.01, -0.01).better
+    assert not said(-0.01, 0.01).better
+    assert said(-0.01, 0.01).not_beaten == found.controls
+    assert not said(0.01, -0.01).lowers
+    assert said(0.01, -0.01).verdict == "does not lower the artifact rate"
+
+
+def test_worse_is_what_lies_apart_on_the_wrong_side():
+    found = proof(real=PatchDataset(40), features=LinearDiscriminator())
+    ends = torch.tensor([0.4, 0.6]).double().repeat(*found.values.shape, 1)
+    for name, wrong in (("kid", [0.61, 0.7]), ("recall", [0.3, 0.39]), ("pixel change", [0.61, 0.7])):
+        at = found.measures.index(name)
+        for pair in (wrong, [1.0 - end for end in reversed(wrong)], [0.5, 0.7], [0.3, 0.5]):
+            changed = ends.clone()
+            changed[1, at] = torch.tensor(pair).double()
+            spoilt = name != "pixel change" and pair is wrong
+            assert dataclasses.replace(found, intervals=changed).worse() == ([name] if spoilt else [])
