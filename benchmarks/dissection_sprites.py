@@ -46,8 +46,8 @@ def kept(run: Path) -> dict[str, Any]:
             "units": found.chosen.tolist(),
             "effects": found.effect_table(),
             "left": {
-                name: (1 + float(curve[:, -1, column].mean()) / float(found.shares[0, column]))
-                for name, curve in ((n, c[None] if c.ndim == 2 else c) for n, c in found.curves.items())
+                _named(name, len(curve) - 1, len(found.chosen)): 1 + float(curve[-1, column] / found.shares[0, column])
+                for name, curve in found.curves.items()
             },
         }
     return {
@@ -57,6 +57,11 @@ def kept(run: Path) -> dict[str, Any]:
         "causes": causes,
         "samples": dissection.notes.get("samples"),
     }
+
+
+def _named(order: str, units: int, most: int) -> str:
+    """Return an order's name, and how many units are in it if they are fewer: those of alpha 0 are left out."""
+    return order if units == most else f"{order} ({units} units)"
 
 
 def draw(run: Path) -> None:
