@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -134,13 +135,13 @@ class CorrectionProof(Explainer):
         if len(self.edits):  # where nothing helped there are none
             create("generator/edited", base=model, edits=self.edits, judge=condition_judge)  # tells what does not fit
         extractor = None if self.features is None else Extractor(self.features)
-        arms = self._arms(model, runtime)
-        seen = _Seen(list(arms))
-        with runtime.progress("proof", self.samples * len(arms)) as advance:
+        trial = _Trial(model, self._arms(model, runtime), judge, target, condition_judge, extractor, runtime)
+        seen = _Seen(list(trial.arms))
+        with runtime.progress("proof", self.samples * len(trial.arms)) as advance:
             for first in range(0, self.samples, runtime.batch_size):
                 n = min(runtime.batch_size, self.samples - first)
-                self._batch(model, arms, judge, target, condition_judge, extractor, seen, first, n, runtime)
-                advance(n * len(arms))
+                self._batch(trial, seen, self.start + first, n)
+                advance(n * len(trial.arms))
         real = None if self.real is None or extractor is None else self._real(extractor, seen, runtime)
         return self._proof(seen, real, runtime)
 
@@ -159,58 +160,46 @@ class CorrectionProof(Explainer):
         arms[MOST_ACTIVE] = most_active(self.edits, activity)
         return arms
 
-    def _batch(
-        self,
-        model: Any,
-        arms: dict[str, UnitEdits],
-        judge: Discriminator,
-        target: int,
-        condition_judge: Discriminator | None,
-        extractor: Extractor | None,
-        seen: _Seen,
-        first: int,
-        n: int,
-        runtime: Runtime,
-    ) -> None:
-        """Make one batch in every arm, and keep what is measured of it; of its images only pairs."""
-        plain = drawn(model, n, runtime.seed, self.start + first)
+    def _batch(self, trial: _Trial, seen: _Seen, first: int, n: int) -> None:
+        """Make n samples from a number on in every arm, and keep what is measured of them; of the images only pairs."""
+        model, seed = trial.model, trial.runtime.seed
+        plain = drawn(model, n, seed, first)
         span = plain.value_range[1] - plain.value_range[0]
         condition, chosen = self.edits.condition, None
-        if condition is not None and condition_judge is not None:
-            asked = probabilities(condition_judge, plain.images, plain.value_range, condition["target"])
+        if condition is not None and trial.condition_judge is not None:
+            asked = probabilities(trial.condition_judge, plain.images, plain.value_range, condition["target"])
             chosen = (asked > condition["above"]).to(plain.images.device)
         inside: Tensor | None = None
-        for arm, edits in arms.items():
+        for arm, edits in trial.arms.items():
             if len(edits):
                 with units.applied(model, dataclasses.replace(edits, condition=None)):
-                    made = drawn(model, n, runtime.seed, self.start + first).images
+                    made = drawn(model, n, seed, first).images
                 images = made if chosen is None else torch.where(chosen[:, None, None, None], made, plain.images)
             else:
                 images = plain.images
-            found = probabilities(judge, images, plain.value_range, target)
+            found = probabilities(trial.judge, images, plain.value_range, trial.target)
             if arm == UNCORRECTED:
                 broken = found > self.above
-                inside = self._inside(plain, broken, judge, target, runtime)
+                inside = self._inside(plain, broken, trial)
             change = (images - plain.images).abs().double().cpu() / span
             seen.probabilities[arm].append(found)
             seen.changes[arm].append(change.flatten(1).mean(1))
             if inside is not None:
                 seen.outside[arm].append(mean_outside(change[broken], inside))
-            if extractor is not None:
-                seen.features[arm].append(extractor(images, plain.value_range))
+            if trial.extractor is not None:
+                seen.features[arm].append(trial.extractor(images, plain.value_range))
             if arm == CORRECTED:
-                seen.keep(plain, images, broken, self.start + first, self.pairs)
+                seen.keep(plain, images, broken, first, self.pairs)
 
-    def _inside(
-        self, plain: Samples, broken: Tensor, judge: Discriminator, target: int, runtime: Runtime
-    ) -> Tensor | None:
+    def _inside(self, plain: Samples, broken: Tensor, trial: _Trial) -> Tensor | None:
         """Return bool ``[B, 1, H, W]``: where the B broken samples are broken; None if nobody asks."""
         rows = broken.nonzero()[:, 0].tolist()
         if self.masks is None:
             return None
         if not rows:
             return torch.zeros(0, 1, *plain.images.shape[2:], dtype=torch.bool)
-        return artifact_masks(self.masks, judge, plain[rows], target, self.mask_threshold, runtime).cpu()
+        samples, threshold = plain[rows], self.mask_threshold
+        return artifact_masks(self.masks, trial.judge, samples, trial.target, threshold, trial.runtime).cpu()
 
     def _real(self, extractor: Extractor, seen: _Seen, runtime: Runtime) -> Tensor:
         """Return the features of the real images, or of evenly spaced ones of them."""
@@ -300,6 +289,19 @@ class CorrectionProof(Explainer):
             "intervals": "95%: Wilson; paired, Agresti and Min; means, normal; quality, BCa of its metric",
             **{f"not measured: {name}": why for name, why in missing.items()},
         }
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What every batch needs."""
+
+    model: Any
+    arms: dict[str, UnitEdits]
+    judge: Discriminator
+    target: int
+    condition_judge: Discriminator | None
+    extractor: Extractor | None
+    runtime: Runtime
 
 
 class _Seen:
