@@ -256,7 +256,11 @@ def test_the_guess_changes_the_work_and_not_the_threshold(monkeypatch):
     guesses = []
     for low in (math.nan, -math.inf, 1e9):  # nothing is above NaN, all is above -inf
         monkeypatch.setattr(
-            extremes, "_bounds", lambda maps, mesh, k, low=low: guesses.append(1) or [[low]] * len(maps)
+            extremes,
+            "_bounds",
+            lambda maps, mesh, k, low=low: (
+                guesses.append(1) or torch.tensor([low, -math.inf])[:, None].expand(2, len(maps))
+            ),
         )
         assert torch.equal(made.values()["l"], first)
     monkeypatch.setattr(extremes, "CELLS", 10)

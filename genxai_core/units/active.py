@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from .upsampling import CELLS, Grid, grid, nonzero, quotient, upsampled
+from .upsampling import CELLS, Grid, exceeding, grid, nonzero, quotient, upsampled
 
 BYTE = 8
 """Concepts that one byte says of a pixel."""
@@ -24,7 +22,7 @@ class Concepts:
         for first in range(0, self.count, BYTE):
             packed = torch.zeros(n, *size, dtype=torch.uint8, device=masks.device)
             for bit in range(min(BYTE, self.count - first)):
-                packed |= planes[:, first + bit] << bit
+                packed.add_(planes[:, first + bit], alpha=1 << bit)
             self.bytes.append(packed.reshape(-1))
 
     def counts(self, histograms: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,36 +51,43 @@ def histogram(maps: Tensor, thresholds: Tensor, concepts: Concepts) -> Tensor:
         At the size that maps are upsampled to.
     """
     n, units, *cells = maps.shape
-    level = thresholds.to(maps.device)
+    level, maps = thresholds.to(maps.device), maps.detach().contiguous()
     found = torch.zeros(len(concepts.bytes), units * 256, dtype=torch.long, device=maps.device)
     mesh = grid((cells[0], cells[1]), concepts.size, maps.dtype, maps.device)
-    each = maps.contiguous().flatten(0, 1)
+    place = concepts.size[0] * concepts.size[1]
 
-    def add(of: Tensor, pixel: Tensor) -> None:
-        sample = quotient(of, units)
-        unit = (of - sample * units) * 256
-        at = sample * (concepts.size[0] * concepts.size[1]) + pixel
+    def add(line: Tensor, at: Tensor, sign: int = 1) -> None:
         for total, byte in zip(found, concepts.bytes):
-            total += (unit + byte.index_select(0, at)).bincount(minlength=units * 256)
+            total.add_((line + byte.index_select(0, at)).bincount(minlength=units * 256), alpha=sign)
 
     doubtful: list[tuple[Tensor, Tensor]] = []
 
     def decide() -> None:
-        of, pixel = (torch.cat(parts) for parts in zip(*doubtful))
+        of, at = (torch.cat(parts) for parts in zip(*doubtful))
         doubtful.clear()
-        right = _as_among_all(each, of, pixel, units, mesh) > level[of % units]
-        add(of[right], pixel[right])
+        pixel = at - quotient(of, units) * place
+        wrong = ~(_as_among_all(maps.flatten(0, 1), of, pixel, units, mesh) > level[of % units])
+        add(of[wrong] % units * 256, at[wrong], -1)
 
-    step = max(1, CELLS // (units * cells[0] * cells[1]))
+    step = max(1, CELLS // maps[0].numel())
     for start in range(0, n, step):
-        first, part = start * units, each[start * units : (start + step) * units]
-        for of, pixel, near in _active(part, level.repeat(len(part) // units), mesh):
-            if near is None:
-                add(of + first, pixel)
-            else:
-                add(of[~near] + first, pixel[~near])
-                # so near the threshold that only the very same computation decides
-                doubtful.append((of[near] + first, pixel[near]))
+        part = maps[start : start + step]
+        levels = level.expand(len(part), units)
+        if mesh.cells == mesh.size:  # upsampling changes nothing
+            of, pixel = _divided(nonzero(exceeding(part, levels)), place)
+            sample, unit = _divided(of, units)
+            add(unit * 256, (sample + start) * place + pixel)
+            continue
+        for quads, values, edge, doubt in mesh.above(part, levels):
+            sample, unit = _divided(quads.of, units)
+            line, first = unit * 256, (sample + start) * place + mesh.first.index_select(0, quads.at)
+            active = values > edge - doubt
+            near = nonzero((values <= edge + doubt) & active)
+            row, k = _divided(nonzero(active), len(quads))
+            add(line.index_select(0, k), first.index_select(0, k) + mesh.offset.index_select(0, row))
+            if len(near):  # so near the threshold that only the very same computation decides
+                row, k = _divided(near, len(quads))
+                doubtful.append((quads.of[k] + start * units, first[k] + mesh.offset[row]))
                 if sum(len(waiting) for waiting, _ in doubtful) > CELLS:
                     decide()
     if doubtful:
@@ -90,22 +95,9 @@ def histogram(maps: Tensor, thresholds: Tensor, concepts: Concepts) -> Tensor:
     return found.reshape(-1, units, 256)
 
 
-def _active(maps: Tensor, level: Tensor, mesh: Grid) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield which of maps ``[M, h, w]`` and which pixel of it exceeds the level ``[M]``, and where that is in doubt."""
-    if mesh.cells == mesh.size:  # upsampling changes nothing
-        cell = nonzero(maps > level[:, None, None])
-        of = quotient(cell, maps[0].numel())
-        yield of, cell - of * maps[0].numel(), None
-        return
-    for quads, values, doubt in mesh.above(maps, level):
-        edge = level.index_select(0, quads.of)
-        flat = nonzero(values > edge - doubt)
-        line = quotient(flat, len(quads))
-        k = flat - line * len(quads)
-        row = quotient(line, values.shape[1])
-        found = quads.take(k)
-        near = values.reshape(-1).index_select(0, flat) <= (edge + doubt).index_select(0, k)
-        yield found.of, mesh.pixels(found, row, line - row * values.shape[1]), near if bool(near.any()) else None
+def _divided(index: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    whole = quotient(index, by)
+    return whole, index - whole * by
 
 
 def _as_among_all(maps: Tensor, of: Tensor, pixel: Tensor, units: int, mesh: Grid) -> Tensor:

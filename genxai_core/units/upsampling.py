@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -78,40 +79,62 @@ class Axis:
         ends = torch.stack([weight[0], weight[(count - 1).clamp(min=0), at]])
         return Axis((at - 1).clamp(min=0), at.clamp(max=cells - 1), first, weight, ends)
 
-    def to(self, device: torch.device) -> Axis:
-        """Return it on a device."""
-        return Axis(*(t.to(device) for t in (self.low, self.high, self.first, self.weight, self.ends)))
-
 
 @dataclass(frozen=True, eq=False)
 class Quads:
-    """Quads of maps ``[M, h, w]``: of which map, and where on both axes; all ``[K]``."""
+    """Quads of maps ``[A, B, h, w]``: of which map, a · B + b, and which one of its (h + 1)(w + 1); both ``[K]``."""
 
     of: Tensor
-    y: Tensor
-    x: Tensor
+    at: Tensor
 
     def take(self, rows: Tensor) -> Quads:
         """Return some of them."""
-        return Quads(*(at.index_select(0, rows) for at in (self.of, self.y, self.x)))
+        return Quads(self.of.index_select(0, rows), self.at.index_select(0, rows))
 
     def split(self, most: int) -> Iterator[Quads]:
         """Yield them in parts."""
-        return map(Quads, *(torch.split(at, most) for at in (self.of, self.y, self.x)))
+        return map(Quads, torch.split(self.of, most), torch.split(self.at, most))
 
     def __len__(self) -> int:
         return len(self.of)
 
 
 class Grid:
-    """How maps of h × w cells become H × W pixels, quad by quad: what lies between four neighbouring cells."""
+    """How maps of h × w cells become H × W pixels, quad by quad: what lies between four neighbouring cells.
+
+    Parameters
+    ----------
+    cells, size
+        ``(h, w)`` and ``(H, W)``.
+
+    Attributes
+    ----------
+    corner
+        ``[4, quads]``: its cells, y · w + x: above left, below left, above right, below right.
+    down, across
+        ``[rows, quads]`` and ``[columns, quads]``: weights as in `Axis`.
+    ends
+        The same of the outermost rows and columns.
+    first
+        ``[quads]``: its first pixel, y · W + x.
+    offset
+        ``[rows · columns]``: how far after that its pixels are.
+    """
 
     def __init__(self, cells: tuple[int, int], size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.cells, self.size, self.device = cells, size, device
-        self.rows, self.columns = (Axis.of(n, to, dtype).to(device) for n, to in zip(cells, size))
-        self.each = len(self.rows.weight) * len(self.columns.weight)
+        self.cells, self.size = cells, size
+        rows, columns = (Axis.of(n, to, dtype) for n, to in zip(cells, size))
+        y = torch.arange(cells[0] + 1).repeat_interleave(cells[1] + 1)
+        x = torch.arange(cells[1] + 1).repeat(cells[0] + 1)
+        corner = [v[y] * cells[1] + u[x] for u in (columns.low, columns.high) for v in (rows.low, rows.high)]
+        self.corner = torch.stack(corner).to(device)
+        self.down, self.across = rows.weight[:, y].to(device), columns.weight[:, x].to(device)
+        self.ends = rows.ends[:, y].to(device), columns.ends[:, x].to(device)
+        self.first = (rows.first[y] * size[1] + columns.first[x]).to(device)
+        pixels = torch.arange(len(self.down))[:, None] * size[1] + torch.arange(len(self.across))
+        self.offset = pixels.flatten().to(device)
 
-    def above(self, maps: Tensor, level: Tensor) -> Iterator[tuple[Quads, Tensor, Tensor]]:
+    def above(self, maps: Tensor, level: Tensor) -> Iterator[tuple[Quads, Tensor, Tensor, Tensor]]:
         """Yield the quads of which a pixel may exceed its map's level, with their pixels, and how far these may be off.
 
         A bilinear function on a rectangle is largest at one of its corners: a quad's four outermost pixels decide.
@@ -119,59 +142,58 @@ class Grid:
         Parameters
         ----------
         maps
-            ``[M, h, w]``.
+            ``[A, B, h, w]``, each map contiguous.
         level
-            ``[M]``.
+            ``[A, B]``.
 
         Yields
         ------
         tuple
-            K quads; their pixels ``[rows, columns, K]``, NaN where a quad has fewer; and ``[K]``.
+            K quads, in order; their pixels ``[rows · columns, K]``, NaN where a quad has fewer; their levels ``[K]``;
+            and ``[K]``.
         """
         slack = ROUNDING * torch.finfo(maps.dtype).eps
-        for some in self.quads(maps > (level - slack * level.abs())[:, None, None]).split(AT_ONCE // 4):
-            corners, edge = self.corners(maps, some), level.index_select(0, some.of)
+        flags, levels = exceeding(maps, level - slack * level.abs()), level.flatten()
+        for some in self.quads(flags).split(AT_ONCE // 4):
+            corners, edge = self.corners(maps, some), levels.index_select(0, some.of)
             doubt = slack * torch.maximum(edge.abs(), corners.abs().amax(0))
-            largest = mixed(
-                corners, self.rows.ends.index_select(1, some.y), self.columns.ends.index_select(1, some.x)
-            ).amax((0, 1))
-            kept = nonzero(largest > edge - doubt)
-            for rows in torch.split(kept, max(1, AT_ONCE // self.each)):
+            ends = mixed(corners, *(weight.index_select(1, some.at) for weight in self.ends))
+            kept = nonzero(ends.amax((0, 1)) > edge - doubt)
+            for rows in torch.split(kept, max(1, AT_ONCE // len(self.offset))):
                 part = some.take(rows)
-                yield part, self.values(corners.index_select(1, rows), part), doubt.index_select(0, rows)
+                values = self.values(corners.index_select(1, rows), part)
+                yield part, values, edge.index_select(0, rows), doubt.index_select(0, rows)
 
     def quads(self, flags: Tensor) -> Quads:
-        """Return the quads that touch a flagged cell, of bool ``[M, h, w]``, in order."""
+        """Return the quads that touch a flagged cell, of bool ``[A, B, h, w]``, in order."""
         height, width = self.cells
-        cell = nonzero(flags)
-        of, row = quotient(cell, height * width), quotient(cell, width)  # rows are counted over all maps
-        high, wide = height + 1, width + 1
-        at = (row + of) * wide + (cell - row * width)  # the quad above and left of the cell
-        touched = torch.zeros(len(flags) * high * wide, dtype=torch.bool, device=self.device)
-        for step in (0, 1, wide, wide + 1):
-            touched[at + step] = True
+        cell, each = nonzero(flags), len(self.first)
+        above = cell + quotient(cell, width) + quotient(cell, height * width) * (width + 1)  # its quad above and left
+        touched = torch.zeros(flags.shape[:2].numel() * each, dtype=torch.bool, device=flags.device)
+        for step in (0, 1, width + 1, width + 2):
+            touched[step:].index_fill_(0, above, True)
         quad = nonzero(touched)
-        line = quotient(quad, wide)
-        of = quotient(line, high)
-        return Quads(of, line - of * high, quad - line * wide)
+        of = quotient(quad, each)
+        return Quads(of, quad - of * each)
 
     def corners(self, maps: Tensor, quads: Quads) -> Tensor:
-        """Return each quad's cells ``[4, K]``: above left, below left, above right, below right."""
-        flat, base = maps.reshape(-1), quads.of * (self.cells[0] * self.cells[1])
-        above = base + self.rows.low.index_select(0, quads.y) * self.cells[1]
-        below = base + self.rows.high.index_select(0, quads.y) * self.cells[1]
-        left, right = (at.index_select(0, quads.x) for at in (self.columns.low, self.columns.high))
-        return torch.stack([flat.index_select(0, y + x) for x in (left, right) for y in (above, below)])
+        """Return each quad's cells ``[4, K]``."""
+        outer = quotient(quads.of, maps.shape[1])
+        base = outer * maps.stride(0) + (quads.of - outer * maps.shape[1]) * maps.stride(1)
+        found, flat = maps.new_empty(4, len(quads)), straight(maps)
+        for one, cell in zip(found, self.corner):
+            torch.index_select(flat, 0, base + cell.index_select(0, quads.at), out=one)
+        return found
 
     def values(self, corners: Tensor, quads: Quads) -> Tensor:
-        """Return the pixels of quads ``[rows, columns, K]``, NaN where a quad has fewer."""
-        down = self.rows.weight.index_select(1, quads.y)
-        return mixed(corners, down, self.columns.weight.index_select(1, quads.x))
+        """Return the pixels of quads ``[rows · columns, K]``, NaN where a quad has fewer."""
+        down, across = self.down.index_select(1, quads.at), self.across.index_select(1, quads.at)
+        return mixed(corners, down, across).flatten(0, 1)
 
-    def pixels(self, quads: Quads, row: Tensor, column: Tensor) -> Tensor:
-        """Return where pixels ``(row, column)`` of quads, one each, lie in a map: y · W + x."""
-        top, left = self.rows.first.index_select(0, quads.y), self.columns.first.index_select(0, quads.x)
-        return (top + row) * self.size[1] + left + column
+
+def straight(maps: Tensor) -> Tensor:
+    """Return the memory in which maps lie, from their first cell to their last."""
+    return maps.as_strided((1 + sum((n - 1) * by for n, by in zip(maps.shape, maps.stride())),), (1,))
 
 
 def mixed(corners: Tensor, down: Tensor, across: Tensor) -> Tensor:
@@ -192,11 +214,19 @@ def grid(cells: tuple[int, int], size: tuple[int, int], dtype: torch.dtype, devi
     return Grid(cells, size, dtype, device)
 
 
+def exceeding(maps: Tensor, level: Tensor) -> Tensor:
+    """Return which cells of maps ``[A, B, h, w]`` exceed levels ``[A, B]``, bool and contiguous."""
+    found = torch.empty(maps.shape, dtype=torch.bool, device=maps.device)
+    if maps.device.type == "cpu":
+        np.greater(maps.flatten(2).numpy(), level.numpy()[..., None], out=found.flatten(2).numpy())  # as below
+    else:
+        torch.gt(maps, level[..., None, None], out=found)
+    return found
+
+
 def nonzero(flags: Tensor) -> Tensor:
     """Return where flags are, in order, as indices of the flattened tensor."""
     if flags.device.type == "cpu":
-        import numpy as np
-
         return torch.from_numpy(np.flatnonzero(flags.numpy()))  # several times as fast as torch's
     return flags.reshape(-1).nonzero()[:, 0]
 
