@@ -26,7 +26,7 @@ def blocks(language):
 
 @pytest.fixture
 def along():
-    for name in ("generator/dcgan", "dataset/scenes", "explainer/density-ratio"):
+    for name in ("generator/dcgan", "dataset/scenes", "dataset/generated"):
         try:
             gx.resolve(name)
         except RegistryError:
@@ -39,7 +39,7 @@ def test_the_program_runs_from_top_to_bottom(capsys):
     exec(compile("\n".join(blocks("python")), PAGE.name, "exec"), names)
     assert "AUC" in capsys.readouterr().out
     assert names["judge"].class_names == ("normal", "artifact")
-    assert len(names["realism"]) == 100
+    assert len(names["scores"]) == 100
 
 
 @pytest.mark.usefixtures("along")

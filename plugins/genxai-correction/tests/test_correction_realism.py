@@ -212,3 +212,23 @@ def test_a_discriminator_without_features_needs_a_layer_that_it_has():
         Realism(real=real).explain(Striped().eval(), real, runtime=RUNTIME)
     with pytest.raises(InputError, match="'stripe'"):
         Realism(real=real, layer="stripe").explain(Striped().eval(), real, runtime=RUNTIME)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (
+            nn.Sequential(nn.Flatten(1), nn.Unflatten(1, (3, 5))),
+            r"returns .* \[6, 3, 5\], not floating-point \[N, U, h, w\]",
+        ),
+        (nn.Conv2d(1, 2, 1, bias=False).requires_grad_(False), "says the same of every real image; name another one"),
+    ],
+)
+def test_a_layer_that_tells_nothing_or_is_no_map_is_refused(layer, said):
+    for weight in layer.parameters():
+        weight.zero_()
+    model = Striped().eval()
+    model.stripes = layer
+    real = Samples(torch.rand(6, 1, 3, 5), value_range=(-1, 1))
+    with pytest.raises(InputError, match=f"layer 'stripes' {said}"):
+        Realism(real=real, layer="stripes").explain(model, real, runtime=RUNTIME)

@@ -97,6 +97,8 @@ class Realism(Explainer):
         if layer is not None:
             spread = real.std(0, correction=0)
             varied = spread > 1e-9 * spread.max()  # the others say nothing, and would be divided by 0
+            if not bool(varied.any()):
+                raise InputError(f"{NAME}: layer {layer!r} says the same of every real image; name another one")
             real, found = real[:, varied] / spread[varied], found[:, varied] / spread[varied]
         scores = realism(found, real, self.k)
         low, high = map(float, inputs.value_range)
@@ -147,6 +149,10 @@ def _statistics(model: nn.Module, layer: str, images: Tensor) -> Tensor:
     with units.record(model, [layer], detach=True) as seen:
         model(images)
     maps = seen[layer].float()
+    if maps.ndim not in (2, 4):
+        raise InputError(
+            f"{NAME}: layer {layer!r} gives {list(maps.shape)}, not [N, U, h, w] or [N, U]; name another one"
+        )
     return maps if maps.ndim == 2 else torch.cat([maps.mean((2, 3)), maps.std((2, 3), correction=0)], 1)
 
 
