@@ -12,7 +12,7 @@ from genxai_core import Samples, Spec, draws
 from genxai_core.errors import InputError
 from genxai_core.guard import guard
 
-Named = Literal["zero", "low", "mid", "mean", "blur", "noise"]
+Named = Literal["zero", "low", "mid", "mean", "blur", "noise", "max-distance"]
 
 
 @runtime_checkable
@@ -38,7 +38,9 @@ class Reference:
         black. ``mid``: the centre of the range, grey. ``mean``: each image's own mean colour. ``blur``: the image under
         a Gaussian blur with σ an eighth of its longer side (Sturmfels, Lundberg, Lee, "Visualizing the Impact of
         Feature Attribution Baselines", Distill 2020). ``noise``: uniform over the value range, the same for all images,
-        drawn from (seed, index). A Tensor ``[C, H, W]`` or ``[B, C, H, W]``, or Samples: B references for all images.
+        drawn from (seed, index). ``max-distance``: the image of the range that is farthest from this one, pixel by
+        pixel its low end where the value is above the centre and else its high end (the same article). A Tensor
+        ``[C, H, W]`` or ``[B, C, H, W]``, or Samples: B references for all images.
         A Spec, or an object: a component whose ``baseline(images)`` returns one reference per image.
 
     Raises
@@ -146,6 +148,8 @@ def _named(kind: str, index: int, images: Tensor, value_range: tuple[float, floa
     if kind == "noise":
         drawn = draws.uniform(seed, [index], images.shape[1:], "baseline").to(images)
         return (low + (high - low) * drawn).expand_as(images).contiguous()
+    if kind == "max-distance":
+        return torch.where(images > (low + high) / 2, low, high).to(images.dtype)
     return _blurred(images)
 
 
