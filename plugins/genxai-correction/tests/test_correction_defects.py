@@ -89,6 +89,15 @@ def test_each_iou_is_the_literal_one(model: Small, latents: Tensor, given: Tenso
         assert expected.unique().numel() > 8
 
 
+def test_as_many_samples_as_units_are_not_taken_for_each_other(model: Small, latents: Tensor, given: Tensor) -> None:
+    level = {"two": torch.full((9,), 0.1)}
+    found = defects.sample_ious(model, latents[:9], given[:9], level, RUNTIME)["two"]
+    expected = literal(large_maps(model, latents[:9], "two"), given[:9], level["two"])
+    assert found.shape == (9, 9)
+    assert torch.equal(found, expected)
+    assert not torch.allclose(expected, expected.T)
+
+
 def test_a_pixel_at_its_threshold_is_not_active(model: Small, latents: Tensor, given: Tensor) -> None:
     for layer in LAYERS:
         maps = large_maps(model, latents, layer)
@@ -105,6 +114,15 @@ def test_an_empty_union_is_0(model: Small, latents: Tensor, given: Tensor) -> No
     levels = {"one": torch.full((5,), torch.inf)}
     assert not defects.sample_ious(model, latents, given, levels, RUNTIME)["one"].any()
     assert not defects.sample_ious(model, latents, torch.zeros_like(given), levels, RUNTIME)["one"].any()
+    maps = large_maps(model, latents[:1], "flat")  # of one cell, so equal all over: active in every pixel
+    pixel = torch.zeros(1, 1, 13, 13, dtype=torch.bool)
+    high = large_maps(model, latents[:1], "two")[0, 0].flatten()
+    pixel.view(-1)[high.argmax()] = True
+    one = torch.full((9,), torch.inf)
+    one[0] = high.topk(2).values[1]  # only the largest pixel exceeds it
+    assert defects.sample_ious(model, latents[:1], pixel, {"two": one}, RUNTIME)["two"][0].tolist() == [1.0] + [0.0] * 8
+    below = {"flat": maps[0, :, 0, 0] - 1}
+    assert (defects.sample_ious(model, latents[:1], pixel, below, RUNTIME)["flat"] == 1 / 169).all()
     everywhere = {"one": torch.full((5,), -torch.inf)}
     found = defects.sample_ious(model, latents, given, everywhere, RUNTIME)["one"]
     assert torch.equal(found, (given.flatten(1).double().mean(1))[:, None].expand(12, 5))

@@ -60,9 +60,13 @@ def _panel(axes: Axes, found: ArtifactUnitScores, layer: str, causing: set[int])
         axes.scatter(score[rows], effect[rows], s=11, color=colour, label=name, zorder=3)
     units = np.flatnonzero(checked)
     named = {*units[effect[units].argsort(kind="stable")][:NAMED].tolist()} & causing
-    named |= set(units[(-score[units]).argsort(kind="stable")][:NAMED].tolist())
+    best = units[(-score[units]).argsort(kind="stable")][:NAMED]
+    named |= {int(unit) for unit in best if score[unit] > score.max() / 2}
+    places: dict[tuple[float, float], list[int]] = {}
     for unit in sorted(named):
-        axes.annotate(str(unit), (score[unit], effect[unit]), (3, 2), textcoords="offset points", fontsize=6, color=INK)
+        places.setdefault((round(float(score[unit]), 2), round(float(effect[unit]), 3)), []).append(unit)
+    for at, here in places.items():
+        axes.annotate(", ".join(map(str, here)), at, (3, 2), textcoords="offset points", fontsize=6, color=INK)
     axes.set_title(shorten(layer, 28), fontsize=8.5, color=INK, parse_math=False)
     axes.tick_params(labelsize=7, colors=INK)
     axes.margins(0.08)

@@ -19,6 +19,9 @@ from .judging import probabilities
 CLOSE = 1e-4
 """Two ways of making an image agree if no pixel differs by more, as a share of the value range."""
 
+CACHED = 16
+"""Rows that a processor takes at once: of more, the activations no longer stay in its cache, and each costs more."""
+
 
 @torch.no_grad()
 def ablation_effects(
@@ -52,7 +55,7 @@ def ablation_effects(
     layer
         Whose units are switched off, one at a time.
     runtime
-        Its batch size is the number of rows.
+        Its batch size is the largest number of rows.
     units
         Which. None: all of the layer.
     edits
@@ -108,6 +111,8 @@ class _Ablations:
         found = torch.zeros(len(chosen), len(base), dtype=torch.double)
         make = self._branched if self._branches() else self._repeated
         off, size = torch.tensor(chosen, dtype=torch.long), self.runtime.batch_size
+        if self.latents.device.type == "cpu":
+            size = min(size, CACHED)
         shown = self.runtime if said else self.runtime.with_(quiet=True)
         with shown.progress(said, len(sample)) as advance:
             for rows, columns in zip(torch.split(sample, size), torch.split(column, size)):
