@@ -60,14 +60,14 @@ def test_figures_are_those_of_their_definitions(condition):
         p = 1 / (1 + torch.tensor(-4 * (before - 4)).exp().item())
         after = a + b / 2 if condition is None or p > condition else before
         q = 1 / (1 + torch.tensor(-4 * (after - 4)).exp().item())
-        before_hits, hits, probability = before_hits + (p > 0.6), hits + (q > 0.6), probability + q
+        before_hits, hits, probability = before_hits + (p > 0.6), hits + (q > 0.6), probability + q * bad
         changes += [] if bad else [abs(after - before) / 10]
     n = len(latents)
     assert 0 < hits < before_hits < n
     assert proof.rate[0] == pytest.approx(before_hits / n)
     assert found.rate[0] == pytest.approx(hits / n)
     assert found.fall[0] == pytest.approx((before_hits - hits) / n)
-    assert found.probability == pytest.approx(probability / n, abs=1e-5)
+    assert found.probability == pytest.approx(probability / int(broken.sum()), abs=1e-5)
     mean = sum(changes) / len(changes)
     spread = (sum((c - mean) ** 2 for c in changes) / (len(changes) - 1) / len(changes)) ** 0.5
     assert found.collateral == pytest.approx((mean, max(0, mean - 1.96 * spread), mean + 1.96 * spread), abs=1e-5)
@@ -137,18 +137,20 @@ def measured(rate, collateral, probability=0.5):
 
 
 @pytest.mark.parametrize(
-    ("found", "numbers", "wanted"),
+    ("found", "numbers", "strengths", "wanted"),
     [
-        ([], [], None),
-        ([measured(0.4, 0.0)], [1], None),
-        ([measured(0.1, 0.02), measured(0.3, 0.01)], [1, 1], 1),
-        ([measured(0.2, 0.001), measured(0.1, 0.009)], [1, 9], 1),
-        ([measured(0.1, 0.002), measured(0.1, 0.001)], [1, 9], 1),
-        ([measured(0.1, 0.001), measured(0.1, 0.001 + 1e-9)], [4, 3], 1),
-        ([measured(0.1, 0.001, 0.3), measured(0.1, 0.001, 0.2)], [3, 3], 1),
-        ([measured(0.1, 0.001), measured(0.1, 0.001)], [3, 3], 0),
+        ([], [], [], None),
+        ([measured(0.4, 0.0)], [1], [0], None),
+        ([measured(0.1, 0.02), measured(0.3, 0.01)], [1, 1], [0, 0], 1),
+        ([measured(0.2, 0.001), measured(0.1, 0.009)], [1, 9], [0, 0], 1),
+        ([measured(0.1, 0.001, 0.45), measured(0.1, 0.009, 0.05)], [1, 9], [0, 0], 1),
+        ([measured(0.1, 0.002, 0.300), measured(0.1, 0.001, 0.309)], [1, 9], [0, 0], 1),
+        ([measured(0.1, 0.001), measured(0.1, 0.001 + 1e-9)], [4, 3], [0, 0], 1),
+        ([measured(0.1, 0.001), measured(0.1, 0.001)], [3, 3], [0.3, 0.0], 1),
+        ([measured(0.1, 0.001), measured(0.1, 0.001)], [3, 3], [0, 0], 0),
+        ([measured(0.3, 0.001, 0.1), measured(0.1, 0.001, 0.4)], [3, 3], [0, 0], 1),
     ],
-    ids=["none", "no lower", "bound", "rate", "collateral", "units", "probability", "first"],
+    ids=["none", "no lower", "bound", "rate", "repair", "least change", "units", "strength", "first", "rate first"],
 )
-def test_the_best_candidate(found, numbers, wanted):
-    assert best(found, numbers, 0.01, 0.4) == wanted
+def test_the_best_candidate(found, numbers, strengths, wanted):
+    assert best(found, numbers, strengths, 0.01, 0.4) == wanted

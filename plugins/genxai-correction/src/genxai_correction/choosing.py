@@ -18,6 +18,9 @@ from .proof_intervals import Figure, of_difference, of_mean, of_share
 LEAST = 2
 """Broken samples, and fine ones, on either side of a split: an interval takes two."""
 
+CLOSE = 0.01
+"""Candidates of one artifact rate whose mean P(artifact) of broken samples differs by no more repair as well."""
+
 SAME = 1e-6
 """Collaterals, as shares of the value range, that differ by less are rounding, and equal."""
 
@@ -45,7 +48,7 @@ class HeldOut:
     latents
         ``[N, …]``.
     broken
-        Bool ``[N]``. The others are fine; at least two.
+        Bool ``[N]``, at least one. The others are fine, at least two.
     runtime
         Its batch size bounds memory.
     above
@@ -107,7 +110,8 @@ class HeldOut:
         called = after > self.above
         low, high = self.value_range
         changes = (images - self.images)[self.fine].abs().double().flatten(1).mean(1) / (high - low)
-        return Measured(of_share(called), of_difference(self.called, called), of_mean(changes), float(after.mean()))
+        left = float(after[~self.fine].mean())
+        return Measured(of_share(called), of_difference(self.called, called), of_mean(changes), left)
 
 
 def split(broken: Tensor, holdout: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -146,27 +150,33 @@ def split(broken: Tensor, holdout: float, seed: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(sorted(sides[0])), torch.tensor(sorted(sides[1]))
 
 
-def best(found: Sequence[Measured], numbers: Sequence[int], bound: float, unedited: float) -> int | None:
+def best(
+    found: Sequence[Measured], numbers: Sequence[int], strengths: Sequence[float], bound: float, unedited: float
+) -> int | None:
     """Return the candidate with the lowest artifact rate of those within the bound; None if it is not below unedited.
 
-    Of equal ones that with the least collateral, then the fewest units, then the lowest mean P(artifact), then the
-    first.
+    Rates are counts, and many are equal. Of these only the candidates are kept whose mean P(artifact) is within `CLOSE`
+    of the lowest: one that leaves images just short of being called broken has not repaired them. Of those left, the
+    one with the least collateral; then the fewest units; then the lowest λ; then the first.
 
     Parameters
     ----------
     found
         What each does.
-    numbers
-        How many units each edits.
+    numbers, strengths
+        How many units each edits, and its λ.
     bound
         The largest mean collateral.
     unedited
         The rate without edits.
     """
     able = [i for i, each in enumerate(found) if each.collateral[0] <= bound and each.rate[0] < unedited]
+    lowest = min((found[i].rate[0] for i in able), default=0.0)
+    able = [i for i in able if found[i].rate[0] == lowest]
+    limit = min((found[i].probability for i in able), default=0.0) + CLOSE
+    able = [i for i in able if found[i].probability <= limit]
 
-    def order(i: int) -> tuple[float, int, int, float, int]:
-        each = found[i]
-        return each.rate[0], round(each.collateral[0] / SAME), numbers[i], each.probability, i
+    def order(i: int) -> tuple[int, int, float, int]:
+        return round(found[i].collateral[0] / SAME), numbers[i], strengths[i], i
 
     return min(able, key=order, default=None)

@@ -34,8 +34,8 @@ class CorrectUnits(Explainer):
 
     The other part, which is held out, decides on n, λ and ℓ or the layer: of the candidates that change fine samples
     by no more than the ``bound`` on average, the one with the lowest artifact rate (the share that the classifier
-    calls broken); of equal ones that with the least change, then the fewest units. If none lowers the rate, the result
-    has no edits and says why.
+    calls broken); of equal ones, and whose broken samples have an equal P(artifact) within 0.01, that with the least
+    change, then the fewest units. If none lowers the rate, the result has no edits and says why.
 
     Broken are samples that are labelled ``artifact``, or else those with P(artifact) above ``above``. ``target`` of
     `explain` is the classifier's artifact class; without it, the class of that name.
@@ -158,7 +158,8 @@ class CorrectUnits(Explainer):
                 for each in found:
                     measured.append(proof.measure(each.edits))
                     advance()
-            chosen = best(measured, [len(each.edits) for each in found], self.bound, proof.rate[0])
+            numbers, strengths = [len(each.edits) for each in found], [each.strength for each in found]
+            chosen = best(measured, numbers, strengths, self.bound, proof.rate[0])
             notes = {
                 "samples": f"{len(scored)} to score units, of which {int(broken[scored].sum())} are broken",
                 "held out": f"{len(held)}, of which {int(broken[held].sum())} are broken",
@@ -222,7 +223,9 @@ class CorrectUnits(Explainer):
         plain, score = strategies.scorer(model, bad.latents, masks, thresholds, runtime)
         allowed = None
         if self.causal:
-            checked = {layer: strategies.ordered(plain[layer], None, self.checked) for layer in layers}
+            checked = {
+                layer: strategies.ordered(plain[layer], range(len(plain[layer])), self.checked) for layer in layers
+            }
             with runtime.progress("causes", sum(map(len, checked.values()))) as advance:
                 allowed = strategies.causes(model, bad.latents, judge, target, checked, runtime, advance)
         found: dict[Any, Candidate] = {}

@@ -43,7 +43,7 @@ class Correction(UnitEdits):
         ``[K]`` and ``[K, 2]``: by how much that is less than without edits; the interval is over differences within
         samples.
     probabilities
-        ``[K]``: the mean P(artifact) of held-out samples.
+        ``[K]``: the mean P(artifact) of the held-out samples that were broken.
     collaterals, collateral_intervals
         ``[K]`` and ``[K, 2]``: mean absolute change of the held-out samples that were fine, as a share of the value
         range, and its 95 % interval.
@@ -179,7 +179,9 @@ class Correction(UnitEdits):
     def _why_none(self) -> str:
         """Say why nothing was chosen."""
         if not len(self.tried):
-            return "no unit is active where the artifacts are and lowers their probability when it is off"
+            return (
+                "no unit that was checked is active where the artifacts are, or lowers their probability when it is off"
+            )
         if self.unedited == 0:
             return "the classifier calls none of the held-out samples broken"
         if not bool(self.allowed.any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,20 +57,21 @@ def scorer(
 
 
 def ordered(scores: Tensor, allowed: Sequence[int] | None, count: int | float) -> list[int]:
-    """Return the units with the highest scores above 0, the highest first, of equal ones the first.
+    """Return the units with the highest scores, the highest first, of equal ones the first.
 
     Parameters
     ----------
     scores
         ``[U]``.
     allowed
-        The units that may be chosen. None: all.
+        The units that may be chosen, whatever their score: masks that are smaller than the artifact may miss a unit
+        that causes it. None: all whose score is above 0.
     count
         How many; or, below 1, which share of the layer's U units, rounded up.
     """
-    most = count if isinstance(count, int) else -int(-count * len(scores) // 1)
-    able = range(len(scores)) if allowed is None else sorted(allowed)
-    return sorted((u for u in able if scores[u] > 0), key=lambda u: -float(scores[u]))[:most]
+    most = count if isinstance(count, int) else math.ceil(round(count * len(scores), 6))
+    able = [u for u in range(len(scores)) if scores[u] > 0] if allowed is None else sorted(allowed)
+    return sorted(able, key=lambda u: -float(scores[u]))[:most]
 
 
 def edits_of(layer: str, units: Sequence[int], factors: Tensor) -> UnitEdits:
