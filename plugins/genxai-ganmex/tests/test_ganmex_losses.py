@@ -35,7 +35,7 @@ def first(samples, K=2):
     rows = [order[i] for i in draws.batch_indices(SEED, 0, 6, len(samples))]
     images = torch.stack([samples.images[row] * 2 - 1 for row in rows])
     targets = [int(draws.integers(SEED, [i], K, "targets")) for i in range(6)]
-    return G.train(), D.train(), images, [int(samples.labels[row]) for row in rows], targets
+    return G.requires_grad_(False), D.requires_grad_(False), images, [int(samples.labels[row]) for row in rows], targets
 
 
 def terms(trainer, **params):
@@ -69,7 +69,7 @@ def cross_entropy(logits, target):
 
 def test_ganmex_with_all_its_terms():
     """Non-saturating, matched, with r1, a cycle and a moved, noisy copy."""
-    S = Bright().eval()
+    S = Bright().eval().requires_grad_(False)
     found = terms("ganmex", classifier=S, lambda_cls=2.0, lambda_sim=3.0, lambda_rec=4.0, r1=0.5, shift=2, noise=0.1)
     G, D, x, _, t = first(data())
     seen = [int(S(image[None] / 2 + 0.5).argmax()) for image in x]
@@ -102,13 +102,13 @@ def test_ganmex_with_all_its_terms():
 
 @pytest.mark.parametrize("preset", ["lecture", "paper"])
 def test_ganmex_of_the_lecture_and_of_the_paper(preset):
-    S = Bright().eval()
+    S = Bright().eval().requires_grad_(False)
     found = terms("ganmex", classifier=S, preset=preset)
     _, _, x, _, t = first(data())
     with guard():  # these presets build the discriminator without a class head
         Runtime(seed=SEED).seed_global()
         G = GENERATOR.build(size=16, channels=1, num_classes=2)
-        D = DISCRIMINATOR.build(size=16, channels=1, num_classes=0)
+        D = DISCRIMINATOR.build(size=16, channels=1, num_classes=0).requires_grad_(False)
     made = [translated(G, image, target) for image, target in zip(x, t)]
     on_fake, on_real = ([float(D(image[None])) for image in images] for images in (made, x))
     change = sum(mean_change(x[i], made[i]) for i in range(6)) / 6

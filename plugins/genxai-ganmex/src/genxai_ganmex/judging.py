@@ -232,6 +232,9 @@ def fingerprint(model: nn.Module) -> str:
     """Return a SHA-256 of a model's parameters and buffers: names, types, shapes and bytes."""
     found = hashlib.sha256()
     for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):  # a module's own extra state
+            found.update(f"{name} {value!r}".encode())
+            continue
         found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -85,6 +85,7 @@ class StarGANTrainer(TranslationTrainer):
         "default": Settings(),
         "paper": Settings(
             loss="wasserstein-gp",
+            lambda_rec=10.0,
             generator_lr=1e-4,
             discriminator_lr=1e-4,
             betas=(0.5, 0.999),

@@ -34,7 +34,7 @@ class Settings:
     loss: LossName = "non-saturating"
     lambda_cls: float = 1.0
     lambda_sim: float = 0.0
-    lambda_rec: float = 10.0
+    lambda_rec: float = 2.0
     generator_lr: float = 1e-3
     discriminator_lr: float = 1e-3
     betas: tuple[float, float] = (0.0, 0.99)
