@@ -257,6 +257,24 @@ def test_the_result_is_saved_shown_and_tabulated(result: ArtifactUnitScores, cas
         plain.causes()
 
 
+def test_a_unit_causes_if_all_of_its_interval_lies_below(result: ArtifactUnitScores) -> None:
+    layer, unit = result.coinciding(0.3)[0]
+    for ends, least, causes in (
+        ((-0.5, 0.3), 0.0, False),
+        ((-0.5, -0.01), 0.0, True),
+        ((-0.5, -0.01), 0.02, False),
+        ((0.01, 0.5), 0.0, False),
+    ):
+        changed = {name: values.clone() for name, values in result.effect_intervals.items()}
+        changed[layer][unit] = torch.tensor(ends)
+        other = replace(result, effect_intervals=changed)
+        assert ((layer, unit) in other.causes(least)) is causes
+        assert ((layer, unit) in other.coinciding(0.3, least)) is not causes
+    unseen = {name: values.clone() for name, values in result.checked.items()}
+    unseen[layer][unit] = False
+    assert (layer, unit) not in replace(result, checked=unseen).coinciding(0.3)
+
+
 def test_results_that_do_not_fit_are_refused(result: ArtifactUnitScores) -> None:
     effects, ends = dict(result.effects), dict(result.effect_intervals)
     for wrong, said in (
