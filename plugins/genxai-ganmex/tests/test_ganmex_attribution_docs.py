@@ -28,6 +28,6 @@ def test_its_python_runs():
 
 def test_it_names_every_parameter():
     text = PAGE.read_text()
-    for name in ("explainer/counterfactual", "explainer/ganmex-attribution"):
+    for name in ("explainer/counterfactual", "explainer/ganmex-attribution", "metric/baseline-quality"):
         for parameter in parameters.of(registry.resolve(name)):
             assert f"`{parameter.name}`" in text, f"{name}: {parameter.name}"

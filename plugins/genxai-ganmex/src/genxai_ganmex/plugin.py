@@ -48,6 +48,12 @@ def genxai_components() -> Iterable[Component]:
             "why one class and not the other: the difference of two logits, from a counterfactual to the image",
         ),
         Component(
+            "metric",
+            "baseline-quality",
+            "genxai_ganmex.quality:BaselineQuality",
+            "how near, how real and how much of the target class baselines are, each beside its range over real images",
+        ),
+        Component(
             "explanation",
             "one-vs-one",
             "genxai_ganmex.contrast:OneVsOne",
