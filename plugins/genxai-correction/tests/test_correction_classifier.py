@@ -60,30 +60,31 @@ def test_labels_that_mean_nothing_are_said_to_be_no_better_than_guessing():
     assert info["reliability"].startswith("not shown to be better than guessing: AUC ")
 
 
-def test_the_loss_is_that_of_balanced_classes(monkeypatch):
-    """With one batch of everything: the mean over the classes of the mean loss in each."""
+@pytest.mark.parametrize("batch", [26, 9])
+def test_the_loss_is_that_of_balanced_classes(monkeypatch, batch):
+    """Over all images it is the mean over the classes of the mean loss in each; over a part, its share of that."""
     data = spotted(6, 30)
-    models = []
-    built = ArtifactClassifierTrainer._build
-    monkeypatch.setattr(ArtifactClassifierTrainer, "_build", lambda self, d: models.append(built(self, d)) or models[0])
-    first = {}
-
-    def look(*arguments, **given):
-        if not first:
-            first["state"] = {k: v.clone() for k, v in models[0].state_dict().items()}
-        return original(*arguments, **given)
-
-    original = F.cross_entropy
-    monkeypatch.setattr(classifier.F, "cross_entropy", look)
     train, _ = classifier._split(data.labels, NAMES, 0.25, 0)
-    loss = fit(data, steps=1, batch=len(train), flip=False).history["loss"][0]
-    model = fit(data, steps=1, batch=2).classifier
-    model.load_state_dict(first["state"])
-    rows = data[train]
-    with torch.no_grad():
-        each = original(model(rows.images), rows.labels, reduction="none")
-    assert loss == pytest.approx(float((each[rows.labels == 0].mean() + each[rows.labels == 1].mean()) / 2), rel=1e-5)
-    assert loss != pytest.approx(float(each.mean()), rel=1e-3)
+    assert len(train) == 26
+    seen = []
+    original = F.cross_entropy
+
+    def look(logits, *arguments, **given):
+        seen.append(logits.detach().clone())
+        return original(logits, *arguments, **given)
+
+    monkeypatch.setattr(classifier.F, "cross_entropy", look)
+    loss = fit(data, steps=1, batch=batch, flip=False).history["loss"][0]
+    rows = [train[i] for i in draws.batch_indices(0, 0, batch, 26)]
+    labels = data.labels[rows]
+    each = original(seen[0], labels, reduction="none").tolist()
+    counts = data.labels[train].bincount().tolist()
+    balanced = sum(26 / (2 * counts[k]) * value for k, value in zip(labels.tolist(), each)) / batch
+    assert loss == pytest.approx(balanced, rel=1e-5)
+    assert loss != pytest.approx(sum(each) / batch, rel=1e-3)
+    if batch == 26:
+        of = [[value for k, value in zip(labels.tolist(), each) if k == c] for c in (0, 1)]
+        assert loss == pytest.approx(sum(sum(values) / len(values) for values in of) / 2, rel=1e-5)
 
 
 def test_the_class_weights_are_those_of_what_is_trained_on():
