@@ -228,11 +228,12 @@ class ArtifactUnitScores(UnitScores):
         if not self.effects:
             yield Section("Units that go with artifacts", text, table=rows[:MOST])
             return
+        causing = sorted((row for row in rows if row["causes"]), key=lambda row: float(row["effect"]))
+        said = "Switched off alone, these lower P(artifact); the effect is the mean change over broken samples."
         yield Section(
             "Units that cause artifacts",
-            f"{text}\n\nSwitched off alone, these lower the probability of an artifact; the effect is the mean change "
-            f"over broken samples.",
-            table=sorted((row for row in rows if row["causes"]), key=lambda row: float(row["effect"]))[:MOST],
+            f"{text}\n\n{said if causing else 'No unit, switched off alone, lowers P(artifact).'}",
+            table=causing[:MOST],
             note="Units that stand in for each other show no effect alone. An effect is the classifier's word for it.",
         )
         yield Section(
