@@ -14,9 +14,8 @@ from torch import nn
 
 from genxai_core import Attribution, Counterfactual, Discriminator, Runtime, Samples, create, draws
 from genxai_core.errors import InputError, MissingCapability
-from genxai_core.testing import MetricTests
 from genxai_core.testing.data import PatchDataset
-from genxai_core.testing.models import PatchDiscriminator, planted_images
+from genxai_core.testing.models import PatchDiscriminator
 
 QUIET = Runtime(device="cpu", quiet=True)
 
@@ -212,30 +211,3 @@ def test_what_does_not_fit_is_refused():
         metric.compute()
     with pytest.raises(InputError, match="of another realism"):
         metric.merge(BaselineQuality("density", Bowl()))
-
-
-def attribution(images, baseline):
-    return Attribution(maps=images[:, 0], target=0, images=images, baseline=baseline, value_range=(-1.0, 1.0))
-
-
-class TestBaselineQuality(MetricTests):
-    component = "metric/baseline-quality"
-
-    def good(self):
-        images = planted_images(32)  # all bright
-        dark = -0.99 * images.roll(1, 0)
-        real = PatchDataset(32, seed=1)[:]
-        return {"explanation": attribution(images, dark), "real": real, "model": PatchDiscriminator().eval()}
-
-    def bad(self):
-        images = planted_images(32)
-        noise = draws.uniform(3, range(32), (1, 16, 16)) * 2 - 1
-        noise[:, :, 8:12, 4:8] = noise[:, :, 8:12, 4:8].abs()
-        return {**self.good(), "explanation": attribution(images, noise)}
-
-
-class TestBaselineQualityByFeatures(TestBaselineQuality):
-    component = "metric/baseline-quality"
-
-    def parameters(self):
-        return {"by": "features", "judge": create("discriminator/tiny-linear")}
