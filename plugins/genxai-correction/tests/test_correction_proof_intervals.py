@@ -119,6 +119,12 @@ def test_random_units_are_as_many_each_once_and_follow_from_seed_and_draw():
     assert again.units.tolist() == found[1, 1].units.tolist()
 
 
+def test_units_in_common_are_counted_by_layer_each_once():
+    other = UnitEdits.ablate({"a": [4, 1, 7], "b": [0, 4]})
+    assert controls.in_common(EDITS, other) == 2  # a's 4, which is edited twice, and b's 0
+    assert controls.in_common(EDITS, UnitEdits.ablate({})) == 0
+
+
 def test_random_units_are_drawn_from_all_of_the_layer():
     one = UnitEdits.ablate({"a": [3]})
     drawn = {int(controls.random_units(one, {"a": 5}, 0, draw).units) for draw in range(60)}

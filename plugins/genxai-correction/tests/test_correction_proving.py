@@ -145,6 +145,7 @@ def test_what_is_no_better_than_its_controls_says_so():
     assert found.verdict in summary_of(found)
     assert found.verdict in next(iter(found.report_sections())).text
     useless = proof(UnitEdits.ablate({"layers": [3]}))
+    assert found.notes["units that controls share with it"] == "random 1 4, random 2 4, most active 4"
     assert useless.verdict.startswith("does not lower the artifact rate; no better than the controls (")
 
 

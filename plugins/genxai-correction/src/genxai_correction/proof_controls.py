@@ -17,6 +17,12 @@ def edited_units(edits: UnitEdits) -> dict[str, list[int]]:
     return {layer: list(dict.fromkeys(edits.units[rows].tolist())) for layer, rows in edits.by_layer().items()}
 
 
+def in_common(edits: UnitEdits, control: UnitEdits) -> int:
+    """Return how many units both edit."""
+    pairs = [set(zip(some.layers, some.units.tolist())) for some in (edits, control)]
+    return len(pairs[0] & pairs[1])
+
+
 def moved(edits: UnitEdits, chosen: Mapping[str, Sequence[int]]) -> UnitEdits:
     """Return the same edits (factors, values, places, condition) of other units.
 

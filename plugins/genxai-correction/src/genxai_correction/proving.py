@@ -16,7 +16,7 @@ from genxai_core.errors import InputError
 from .judging import artifact_class, built, probabilities
 from .masks import Masks, artifact_masks, named
 from .proof import CORRECTED, MORE_IS_BETTER, MOST_ACTIVE, RATE, UNCORRECTED, Proof
-from .proof_controls import edited_units, mean_activity, most_active, random_units
+from .proof_controls import edited_units, in_common, mean_activity, most_active, random_units
 from .proof_intervals import Figure, of_difference, of_mean, of_share
 from .proof_measures import NAME, Extractor, drawn, mean_outside, quality, same_weights
 
@@ -143,7 +143,7 @@ class CorrectionProof(Explainer):
                 self._batch(trial, seen, self.start + first, n)
                 advance(n * len(trial.arms))
         real = None if self.real is None or extractor is None else self._real(extractor, seen, runtime)
-        return self._proof(seen, real, runtime)
+        return self._proof(seen, real, trial)
 
     def _condition_judge(self) -> Discriminator | None:
         return None if self.condition_judge is None else built(self.condition_judge).eval()
@@ -217,7 +217,7 @@ class CorrectionProof(Explainer):
 
     # -- the figures ----------------------------------------------------------------------------------------------
 
-    def _proof(self, seen: _Seen, real: Tensor | None, runtime: Runtime) -> Proof:
+    def _proof(self, seen: _Seen, real: Tensor | None, trial: _Trial) -> Proof:
         found = torch.stack([torch.cat(parts) for parts in seen.probabilities.values()])
         broken = found > self.above
         fine = ~broken[0]
@@ -226,7 +226,7 @@ class CorrectionProof(Explainer):
         if bool(fine.any()):
             measured["newly broken"] = [of_share(row[fine]) for row in broken]
         if real is not None:
-            measured |= quality(seen.features, real, missing, runtime)
+            measured |= quality(seen.features, real, missing, trial.runtime)
         else:
             missing["quality and diversity"] = "give real and features"
         measured |= self._collateral(seen, fine, missing)
@@ -254,7 +254,13 @@ class CorrectionProof(Explainer):
             self.above,
             sum(map(len, edited_units(self.edits).values())),
             value_range=seen.value_range,
-            notes=self._notes(fine, real, len(outside[0]) if outside else 0, missing),
+            notes={
+                **self._notes(fine, real, len(outside[0]) if outside else 0),
+                "units that controls share with it": ", ".join(
+                    f"{arm} {in_common(self.edits, edits)}" for arm, edits in list(trial.arms.items())[2:]
+                ),
+                **{f"not measured: {name}": why for name, why in missing.items()},
+            },
             **seen.pairs(),
         )
 
@@ -276,7 +282,7 @@ class CorrectionProof(Explainer):
             measured["feature change"] = [of_mean((found - plain).norm(dim=1) / apart) for found in rows.values()]
         return measured
 
-    def _notes(self, fine: Tensor, real: Tensor | None, masked: int, missing: dict[str, str]) -> dict[str, Any]:
+    def _notes(self, fine: Tensor, real: Tensor | None, masked: int) -> dict[str, Any]:
         trusted = "taken on trust: give selected_by" if self.selected_by is None else "not the weights of selected_by"
         last = self.start + self.samples - 1
         condition = self.edits.condition
@@ -287,7 +293,6 @@ class CorrectionProof(Explainer):
             **({} if self.masks is None else {"masks": f"{named(self.masks)}, of {masked} broken samples"}),
             **({} if condition is None else {"condition": f"class {condition['target']} above {condition['above']:g}"}),
             "intervals": "95%: Wilson; paired, Agresti and Min; means, normal; quality, BCa of its metric",
-            **{f"not measured: {name}": why for name, why in missing.items()},
         }
 
 
