@@ -18,7 +18,7 @@ from .proof_intervals import Figure, of_difference, of_mean, of_share
 LEAST = 2
 """Broken samples, and fine ones, on either side of a split: an interval takes two."""
 
-CLOSE = 0.01
+CLOSE = 0.1
 """Candidates of one artifact rate whose mean P(artifact) of broken samples differs by no more repair as well."""
 
 SAME = 1e-6

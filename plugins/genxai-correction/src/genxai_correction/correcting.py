@@ -34,7 +34,7 @@ class CorrectUnits(Explainer):
 
     The other part, which is held out, decides on n, λ and ℓ or the layer: of the candidates that change fine samples
     by no more than the ``bound`` on average, the one with the lowest artifact rate (the share that the classifier
-    calls broken); of equal ones, and whose broken samples have an equal P(artifact) within 0.01, that with the least
+    calls broken); of equal ones, and whose broken samples have an equal P(artifact) within 0.1, that with the least
     change, then the fewest units. If none lowers the rate, the result has no edits and says why.
 
     Broken are samples that are labelled ``artifact``, or else those with P(artifact) above ``above``. ``target`` of
