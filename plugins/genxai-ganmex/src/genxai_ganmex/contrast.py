@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,6 +10,7 @@ from genxai_core import Attribution
 from genxai_core.errors import ExplainerError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 
@@ -36,6 +38,11 @@ class OneVsOne(Attribution):
     """
 
     type_name: ClassVar[str] = "one-vs-one"
+    captions: ClassVar[Mapping[str, str]] = {
+        "explanation": "Above each image its classes, target | other; below it the image that it is compared with, in "
+        "a frame where that failed as a counterfactual. Red speaks for the target and not for the other class, blue "
+        "the other way; each map has its own scale, whose end is written below it."
+    }
     per_sample: ClassVar[tuple[str, ...]] = (*Attribution.per_sample, "against", "steps", "complete", "failures")
 
     against: Tensor
@@ -63,6 +70,15 @@ class OneVsOne(Attribution):
                 row["failure"] = self.failures[i]
             rows.append(row)
         return rows
+
+    def plot(self, n: int = 8, title: str = "") -> Figure | None:
+        """Draw the first n images, what each is compared with, and the maps; baselines that failed are framed.
+
+        None if there are none, or no images.
+        """
+        from .contrast_figure import contrasts
+
+        return contrasts({"": self}, n=n, title=title) if len(self) and self.images is not None else None
 
     def summary(self) -> dict[str, Any]:
         """Return counts over all images: complete maps, baselines that failed."""
