@@ -190,6 +190,11 @@ def test_no_target_is_the_second_class_of_each():
     assert len(set(result.target.tolist())) > 1
 
 
+def test_what_is_refused_on_the_way_to_the_second_class_is_refused_by_name():
+    with pytest.raises(InputError, match=r"^explainer/counterfactual: inputs hold NaN"):
+        create("explainer/counterfactual").explain(Linear(3), images() * float("nan"))
+
+
 def planted(by, **more):
     """Counterfactuals by brightness, of a classifier of a patch's brightness."""
     return Counterfactuals("ganmex", Shift(by), **more)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from genxai_core import Counterfactual, Dataset, Discriminator, Explainer, ImageScores, Runtime, Samples, Spec
+from genxai_core import Counterfactual, Dataset, Discriminator, Explainer, ImageScores, Runtime, Samples, Spec, saving
 from genxai_core.adapt.modules import rescale
 from genxai_core.errors import GenxaiWarning, InputError
 from genxai_core.guard import guard
@@ -151,12 +151,13 @@ class Counterfactuals(Explainer):
         See `genxai_core.Explainer.explain` for the parameters and errors.
         """
         if target is None and isinstance(model, Discriminator) and len(model.class_names) > 1:
-            target = SecondClass().explain(model, inputs, target=0, runtime=runtime).scores.long()
+            second = SecondClass()
+            saving.stamp(second, saving.name_of(self), {})  # what it refuses, it refuses in this one's name
+            target = second.explain(model, inputs, target=0, runtime=runtime).scores.long()
         result: Counterfactual = super().explain(model, inputs, target=target, runtime=runtime)
         return result
 
     def _explain(self, model: Discriminator, images: Tensor, target: int | None) -> Counterfactual:
-        self._place(images.device)
         with torch.no_grad():
             before = model(images).float()
         source = seen(before)
@@ -237,6 +238,7 @@ class Counterfactuals(Explainer):
         InputError
             If a class is out of range for the classifier, or what is made has another shape, or is not finite.
         """
+        self._place(images.device)
         with torch.no_grad():
             classes = count(model(images[:1]))
         if len(target) and not 0 <= int(target.min()) <= int(target.max()) < classes:
