@@ -26,6 +26,7 @@ def test_wilson_ends_are_the_shares_whose_distance_is_just_not_significant(hits,
     for end in (low, high):
         assert (value - end) ** 2 == pytest.approx(Z**2 * end * (1 - end) / n, abs=1e-12)
     assert 0 <= low <= value <= high <= 1
+    assert (low == 0, high == 1) == (hits == 0, hits == n)  # exactly: 6e-18 would be shown
     assert low < high
 
 
@@ -53,6 +54,19 @@ def test_the_paired_difference_is_that_of_four_cells_with_half_a_sample_more(see
     assert found == pytest.approx(literal_difference(first.tolist(), second.tolist()), abs=1e-12)
     turned = intervals.of_difference(second, first)
     assert turned == pytest.approx((-found[0], -found[2], -found[1]), abs=1e-12)
+
+
+def test_of_many_intervals_all_hold_as_often_as_one_does():
+    """Twenty runs that differ from the first by chance alone: none of the intervals may lie apart from 0."""
+    chance = torch.Generator().manual_seed(0)
+    apart = {1: 0, 20: 0}
+    for _ in range(300):
+        runs = torch.rand(21, 60, generator=chance) < 0.3
+        for comparisons in apart:
+            ends = [intervals.of_difference(runs[0], run, comparisons)[1:] for run in runs[1:]]
+            apart[comparisons] += any(low > 0 or high < 0 for low, high in ends)
+    assert apart[1] / 300 > 0.2
+    assert apart[20] / 300 < 0.1  # 0.067: far out, the normal tail is a little thin
 
 
 def test_runs_that_agree_everywhere_still_have_an_interval():

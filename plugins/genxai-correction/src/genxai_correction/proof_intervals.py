@@ -28,10 +28,11 @@ def of_share(hits: Tensor) -> Figure:
     middle = p + Z**2 / (2 * n)
     half = Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     scale = 1 + Z**2 / n
-    return p, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return p, 0.0 if p == 0 else low, 1.0 if p == 1 else high  # where it is, but for rounding
 
 
-def of_difference(first: Tensor, second: Tensor) -> Figure:
+def of_difference(first: Tensor, second: Tensor, comparisons: int = 1) -> Figure:
     """Return the share of hits in one run less that in another run of the same samples, with its interval.
 
     Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in Medicine
@@ -46,11 +47,13 @@ def of_difference(first: Tensor, second: Tensor) -> Figure:
     ----------
     first, second
         Bool ``[n]``, n ≥ 1; row i of both is the same sample.
+    comparisons
+        Of how many such intervals all should hold in 95 % of cases (Bonferroni): z is that of 5 % / comparisons.
     """
-    n = len(first)
+    n, z = len(first), NormalDist().inv_cdf(1 - 0.025 / comparisons)
     b, c = float((first & ~second).sum()), float((second & ~first).sum())
     middle = (b - c) / (n + 2)
-    half = Z * math.sqrt(b + c + 1 - (b - c) ** 2 / (n + 2)) / (n + 2)
+    half = z * math.sqrt(b + c + 1 - (b - c) ** 2 / (n + 2)) / (n + 2)
     return (b - c) / n, max(-1.0, middle - half), min(1.0, middle + half)
 
 
