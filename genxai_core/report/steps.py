@@ -178,7 +178,7 @@ def _describe(step: Step, given: Any) -> None:
     elif isinstance(result, Explanation):
         step.provenance = as_yaml(result.provenance) if result.provenance else ""
         rows = result.table()
-        step.table = tabulate(rows) if rows else None
+        step.table = tabulate(rows, sortable=True) if rows else None
         notes = getattr(result, "notes", None)
         for key, value in notes.items() if isinstance(notes, Mapping) else ():
             if key == "meaning":  # stands at the scale
@@ -281,4 +281,4 @@ def _sections(answer: Any, step: Step) -> list[Section]:
 
 def _section(section: Section) -> tuple[Section, list[str], Table | None]:
     paragraphs = [p for p in re.split(r"\n\s*\n", clip(section.text, 20_000)) if p.strip()]
-    return section, paragraphs, tabulate(section.table, limit=200) if section.table else None
+    return section, paragraphs, tabulate(section.table, limit=200, sortable=True) if section.table else None

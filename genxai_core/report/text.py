@@ -16,6 +16,9 @@ LONGEST = 4000
 ROWS = 16
 """Rows of a table that the report shows."""
 
+WORTH_SORTING, MOST_ORDERS = 6, 11
+"""Rows from which on a table can be sorted, and by how many of its columns: the style sheet counts to one more."""
+
 _LINK = re.compile(
     r"https://[^\s<>\"']+[^\s<>\"'.,;:)]"
     r"|arXiv:(?P<arxiv>\d{4}\.\d{4,5}(?:v\d+)?|[a-z-]+/\d{7})"
@@ -34,12 +37,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Column heads, the direction in which each is better (``↑``, ``↓`` or nothing), and rows."""
+    """Column heads, the direction in which each is better (``↑``, ``↓`` or nothing), and rows; also in other orders."""
 
     heads: Sequence[str]
     arrows: Sequence[str] = ()
     rows: Sequence[Sequence[Cell]] = ()
     left_out: int = 0
+    orders: Sequence[tuple[str, Sequence[Sequence[Cell]]]] = ()
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,44 @@ def short(value: Any) -> str:
     return clip(value)
 
 
-def tabulate(rows: Sequence[Mapping[str, Any]], arrows: Mapping[str, str] | None = None, limit: int = ROWS) -> Table:
-    """Lay out rows of named values; a column for every name that occurs, in order of first occurrence."""
-    heads = list(dict.fromkeys(str(k) for row in rows for k in row))
-    cells = [[_cell({str(k): v for k, v in row.items()}.get(head)) for head in heads] for row in rows[:limit]]
+def tabulate(
+    rows: Sequence[Mapping[str, Any]],
+    arrows: Mapping[str, str] | None = None,
+    limit: int = ROWS,
+    sortable: bool = False,
+) -> Table:
+    """Lay out rows of named values; a column for every name that occurs, in order of first occurrence.
+
+    A sortable table also has its rows by each column of numbers, the largest first, of all rows and not of those that
+    the limit leaves: a page without scripts cannot sort.
+    """
+    named = [{str(k): v for k, v in row.items()} for row in rows]
+    heads = list(dict.fromkeys(k for row in named for k in row))
     directions = [(arrows or {}).get(head, "") for head in heads]
-    return Table([clip(h, 200) for h in heads], directions, cells, max(0, len(rows) - limit))
+
+    def cells(chosen: Sequence[Mapping[str, Any]]) -> list[list[Cell]]:
+        return [[_cell(row.get(head)) for head in heads] for row in chosen[:limit]]
+
+    def by(head: str) -> list[Mapping[str, Any]]:
+        return sorted(named, key=lambda row: _rank(row.get(head)))
+
+    able = sortable and len(named) >= WORTH_SORTING
+    numbers = [head for head in heads if able and _varies([row.get(head) for row in named])]
+    orders = [(clip(head, 200), cells(by(head))) for head in numbers[:MOST_ORDERS]]
+    return Table([clip(h, 200) for h in heads], directions, cells(named), max(0, len(rows) - limit), orders)
+
+
+def _varies(values: Sequence[Any]) -> bool:
+    """Whether a column holds different numbers, and nothing else where it is filled."""
+    numbers = [v for v in values if v is not None]
+    plain = all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers)
+    return plain and len(set(numbers)) > 1
+
+
+def _rank(value: float | None) -> tuple[bool, float]:
+    """Return what sorts the largest number first, and last what is missing or no number."""
+    missing = value is None or value != value
+    return missing, 0.0 if value is None or missing else -float(value)
 
 
 def _cell(value: Any) -> Cell:

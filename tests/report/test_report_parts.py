@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -241,3 +242,34 @@ def test_a_metric_that_cannot_be_had_has_no_arrows(plugins):
     plugins()
     assert steps.directions("metric/kid") == {"kid": "↓", "coverage": "↑"}
     assert steps.directions("metric/absent") == {}
+
+
+def test_a_sortable_table_has_its_rows_by_each_column_of_numbers_the_largest_first():
+    rows = [
+        {"unit": i, "name": f"n{i}", "iou": v, "same": 1} for i, v in enumerate((0.2, None, 0.9, float("nan"), 0.5, -1))
+    ]
+    table = text.tabulate(rows, sortable=True)
+    assert [head for head, _ in table.orders] == ["unit", "iou"]  # neither texts nor what does not vary
+    by_unit, by_iou = ([cells[0].text for cells in ordered] for _, ordered in table.orders)
+    assert by_unit == ["5", "4", "3", "2", "1", "0"]
+    assert by_iou == ["2", "4", "0", "5", "1", "3"]  # what is missing or no number comes last
+    assert [cells[0].text for cells in table.rows] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_orders_are_of_all_rows_not_of_those_that_are_shown():
+    table = text.tabulate([{"i": i} for i in range(20)], limit=3, sortable=True)
+    assert [[cells[0].text for cells in ordered] for _, ordered in table.orders] == [["19", "18", "17"]]
+
+
+def test_short_tables_and_those_of_metrics_are_not_sortable():
+    assert not text.tabulate([{"i": i} for i in range(text.WORTH_SORTING - 1)], sortable=True).orders
+    assert not text.tabulate([{"i": i} for i in range(20)]).orders
+
+
+def test_the_style_sheet_shows_any_order_that_a_table_can_have():
+    style = (Path(text.__file__).parent / "report.css").read_text()
+    rows = [{str(k): i * k for k in range(1, 30)} for i in range(8)]
+    orders = text.tabulate(rows, sortable=True).orders
+    assert len(orders) == text.MOST_ORDERS
+    for i in range(1, len(orders) + 2):
+        assert f".sortable > input:nth-of-type({i}):checked ~ .scroll:nth-of-type({i})" in style
