@@ -14,9 +14,10 @@ PAGE = Path(__file__).parents[3] / "docs" / "reference" / "ganmex-attribution.md
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside this distribution")
 
 
-def test_its_python_runs():
+def test_its_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r'^```python title="from Python"\n(.*?)^```$', PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for name in ("dataset/digits", "discriminator/classifier", "explainer/integrated-gradients"):
         try:
             registry.resolve(name)
@@ -24,6 +25,7 @@ def test_its_python_runs():
             pytest.skip(str(error))
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), {})
+    assert (tmp_path / "why-not.png").stat().st_size > 10_000
 
 
 def test_it_names_every_parameter():
