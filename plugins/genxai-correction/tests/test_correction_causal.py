@@ -159,6 +159,37 @@ def test_the_judge_and_the_generator_are_left_alone() -> None:
     assert all(torch.equal(kept[k], v) for k, v in [*model.state_dict().items(), *judge.state_dict().items()])
 
 
+class Faint(Chain):
+    """Of its first layer, unit 0 is below 0 everywhere, and unit 1 is 0 in the second of its two calls."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        low = torch.cat([-latents.abs()[:, :1] - 0.1, latents[:, 1:2].abs() + 0.1], 1)[:, :, None, None].expand(
+            -1, 2, 4, 4
+        )
+        first = self.both(low)
+        second = self.both(low * torch.tensor([1.0, 0.0])[:, None, None])
+        return torch.tanh(self.end(self.two(self.grow(torch.cat([first, second, first[:, :1]], 1)))))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = nn.Identity()
+
+
+def test_a_unit_is_skipped_only_where_it_is_0_in_every_call() -> None:
+    model, judge = Faint().eval(), Judge().eval()
+    latents = model.sample_latents(4, 0)
+    expected = literal(model, latents, judge, 1, "both", NONE)
+    assert bool((expected.abs() > 1e-4).all())
+    assert torch.allclose(ablation_effects(model, latents, judge, 1, "both", RUNTIME), expected, atol=1e-6)
+
+
+def test_one_broken_sample_is_enough() -> None:
+    model, judge = Chain().eval(), Judge().eval()
+    latents = model.sample_latents(1, 0)
+    found = ablation_effects(model, latents, judge, 1, "one", RUNTIME)
+    assert torch.allclose(found, literal(model, latents, judge, 1, "one", NONE), atol=1e-6)
+
+
 def test_wrong_units_and_layers_are_told() -> None:
     model, judge = Chain().eval(), Judge().eval()
     latents = model.sample_latents(3, 0)
@@ -199,3 +230,19 @@ def test_nothing_that_says_what_is_broken_is_told() -> None:
         judging.broken(samples(None), Judge(("cat", "dog")), None)
     with pytest.raises(InputError, match="target 4 is none"):
         judging.broken(samples(None), Judge(), 4)
+
+
+def test_a_logit_named_real_is_not_taken_for_the_artifacts() -> None:
+    """The logit of a GAN's discriminator, which is high where an image is fine."""
+    assert Discriminator.class_names == ("real",)
+    with pytest.raises(InputError, match="only logit is named 'real', so it is high where nothing is broken"):
+        judging.speaks_of_artifacts(Judge(("real",)))
+    judging.speaks_of_artifacts(Judge(("real",)), 0)  # asked for
+    judging.speaks_of_artifacts(Judge(("glare",)))
+
+
+def test_images_of_another_size_than_the_judges_are_told() -> None:
+    judge = Judge().eval()
+    judge.image_shape = (3, 16, 16)
+    with pytest.raises(InputError, match=r"the images are \(3, 8, 8\), the judge takes \(3, 16, 16\)"):
+        judging.broken(samples(None), judge, None)

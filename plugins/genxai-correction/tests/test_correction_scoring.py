@@ -198,6 +198,26 @@ def test_low_activation_needs_no_labels_no_masks_and_no_classifier(case, result:
     checked = scored(case, method="low-activation")
     assert set(checked.causes()) == planted(case)
     assert found.notes["broken"] == "not asked"
+    (section,) = found.report_sections()
+    assert section.text == "The 1 − activation rate of each unit over 40 samples, broken or not."
+    assert "40 samples, broken or not. Effects are over 12 of them" in next(checked.report_sections()).text
+
+
+def test_masks_without_a_pixel_are_counted(case, result: ArtifactUnitScores) -> None:
+    assert "empty masks" not in result.notes
+    masks = case.inputs.masks.clone()
+    masks[case.inputs.labels.nonzero()[:5, 0]] = False
+    found = ArtifactUnits(masks="given", causal=False, layers=result.layers).explain(
+        case.model, replace(case.inputs, masks=masks), runtime=RUNTIME
+    )
+    assert found.notes["empty masks"] == "5 of 12"
+    assert "Masks without a pixel: 5 of 12" in next(found.report_sections()).text
+
+
+def test_where_no_unit_scores_none_is_said_to_coincide(result: ArtifactUnitScores) -> None:
+    nothing = replace(result, scores={layer: values * 0 for layer, values in result.scores.items()})
+    assert nothing.summary()["units that coincide"] == "none: no unit has a score"
+    assert result.summary()["units that coincide"].endswith("with at least half the best score, without an effect")
 
 
 def test_of_each_resolution_the_last_layer_is_scored() -> None:
@@ -314,6 +334,10 @@ def test_what_is_missing_is_told(case) -> None:
     ):
         with pytest.raises(InputError, match=said):
             explain(inputs, **given)
+    with pytest.raises(InputError, match="only logit is named 'real'"):
+        explain(samples, classifier=gx.create("discriminator/dcgan", size=16, channels=3))
+    with pytest.raises(InputError, match="target 1 is a class of no classifier"):
+        ArtifactUnits(causal=False, layers=layers).explain(case.model, samples, target=1, runtime=RUNTIME)
     with pytest.warns(GenxaiWarning, match="makes other images"):
         explain(replace(samples, latents=samples.latents.flip(0)))
 

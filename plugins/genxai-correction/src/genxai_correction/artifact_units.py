@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
     from genxai_core.report import Section
 
+DEFECTS, RATE = "defective score", "1 − activation rate"
+"""What scores are, by ``explainer/artifact-units``' two methods."""
+
 LEAST = 0.001
 """A unit that lowers P(artifact) by less than this is not said to cause artifacts."""
+
+MOST = 20
+"""Rows of a table in the report."""
 
 RARE = 0.3
 """Activation rate up to which a unit is rarely active: that of Choi et al., IJCAI 2022, for their neurons."""
@@ -189,6 +195,8 @@ class ArtifactUnitScores(UnitScores):
             best = self.ranking(self.concepts[0])[0].score
             found["units that coincide"] = (
                 f"{len(self.coinciding(best / 2))} with at least half the best score, without an effect"
+                if best > 0
+                else "none: no unit has a score"
             )
         if self.rates:
             found[f"active in ≤ {RARE:.0%} of samples"] = len(self.rare())
@@ -215,15 +223,25 @@ class ArtifactUnitScores(UnitScores):
 
         return effect_figure(self, title=title) if self.effects else super().plot(cut, title)
 
+    def _said(self) -> str:
+        """Return over which samples units were scored, and by what these are broken."""
+        notes = self.notes
+        broken = f"broken: {notes.get('broken')}"
+        if self.measure == RATE:
+            asked = f" Effects are over {notes.get('broken samples')} of them ({broken})." if self.effects else ""
+            return f"The {self.measure} of each unit over {notes.get('samples')} samples, broken or not.{asked}"
+        empty = notes.get("empty masks")
+        spoilt = f" Masks without a pixel: {empty}; in these every unit counts as 0." if empty else ""
+        return (
+            f"The {self.measure} of each unit over {notes.get('broken samples')} broken samples of "
+            f"{notes.get('samples')}; masks: {notes.get('masks')}; {broken}.{spoilt}"
+        )
+
     def report_sections(self) -> Iterator[Section]:
         """Yield the units that cause and the best of those that only coincide, in tables."""
         from genxai_core.report import Section
 
-        notes = self.notes
-        text = (
-            f"The {self.measure} of each unit over {notes.get('broken samples')} broken samples of "
-            f"{notes.get('samples')}; masks: {notes.get('masks')}; broken: {notes.get('broken')}."
-        )
+        text = self._said()
         rows = [{k: v for k, v in row.items() if k != "concept"} for row in self.table()]
         if not self.effects:
             yield Section("Units that go with artifacts", text, table=rows[:MOST])
@@ -241,7 +259,3 @@ class ArtifactUnitScores(UnitScores):
             "The best scores among units whose ablation, alone, does not lower the probability of an artifact.",
             table=[row for row in rows if row["causes"] is False and row["score"] > 0][:MOST],
         )
-
-
-MOST = 20
-"""Rows of a table in the report."""

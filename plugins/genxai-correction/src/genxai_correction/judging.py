@@ -15,6 +15,9 @@ from genxai_core.guard import guard
 ARTIFACT = "artifact"
 """The class's name."""
 
+REAL = "real"
+"""What the logit of a GAN's discriminator is called, which says the contrary of what an artifact's does."""
+
 
 def artifact_class(judge: Discriminator, target: int | None = None) -> int:
     """Return the index of the artifact class: the one asked for, the one of that name, or a single logit's 0.
@@ -34,6 +37,21 @@ def artifact_class(judge: Discriminator, target: int | None = None) -> int:
     if len(names) == 1:
         return 0
     raise InputError(f"none of the judge's classes ({', '.join(names)}) is named {ARTIFACT!r}; say which: target")
+
+
+def speaks_of_artifacts(judge: Discriminator, target: int | None = None) -> None:
+    """Refuse a judge whose one logit is named ``real``, unless it is asked for: a GAN's discriminator.
+
+    Raises
+    ------
+    InputError
+        If it is one.
+    """
+    if target is None and tuple(judge.class_names) == (REAL,):
+        raise InputError(
+            f"the judge's only logit is named {REAL!r}, so it is high where nothing is broken; name it {ARTIFACT!r} "
+            f"in class_names if it is the artifact's, or use a judge of trainer/artifact-classifier"
+        )
 
 
 def built(judge: Discriminator | Spec) -> Discriminator:
@@ -70,8 +88,11 @@ def probabilities(
     Raises
     ------
     InputError
-        If it returns no logits of that class, or NaN.
+        If the images are not of its size, or it returns no logits of that class, or NaN.
     """
+    shape = getattr(judge, "image_shape", None)
+    if shape is not None and tuple(images.shape[1:]) != tuple(shape):
+        raise InputError(f"the images are {tuple(images.shape[1:])}, the judge takes {tuple(shape)}; use one for them")
     like = next((t for t in (*judge.parameters(), *judge.buffers()) if t.is_floating_point()), images)
     found = []
     low, high = judge.value_range

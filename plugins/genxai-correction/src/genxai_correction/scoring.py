@@ -13,7 +13,7 @@ from genxai_core.errors import GenxaiWarning, InputError
 from genxai_core.guard import guard
 
 from . import judging
-from .artifact_units import ArtifactUnitScores
+from .artifact_units import DEFECTS, RATE, ArtifactUnitScores
 from .causal import ablation_effects
 from .defects import artifact_thresholds, counts_of, forwards, mean_interval
 from .layers import default_layers
@@ -161,6 +161,10 @@ class _Work:
         assert samples.latents is not None
         self.method, self.model, self.samples, self.latents = method, model, samples, samples.latents
         self.judge, self.runtime = judge, runtime
+        if judge is None and target is not None:
+            raise InputError(f"explainer/artifact-units: target {target} is a class of no classifier; give one")
+        if judge is not None:
+            judging.speaks_of_artifacts(judge, target)
         self.target = None if judge is None else judging.artifact_class(judge, target)
         self.layers = method.layers or default_layers(model, samples.latents)
         self.defects = method.method == "defects"
@@ -197,7 +201,7 @@ class _Work:
             thresholds=thresholds,
             concepts=(judging.ARTIFACT,),
             intervals={layer: values[:, None] for layer, values in ends.items()},
-            measure="defective score" if self.defects else "1 − activation rate",
+            measure=DEFECTS if self.defects else RATE,
             notes=self._notes(broken, masks, len(few)),
             effects=effects,
             effect_intervals=effect_ends,
@@ -286,6 +290,7 @@ class _Work:
         labelled = judging.labelled_broken(self.samples) is not None
         who = "by their labels" if labelled else f"P(artifact) > {self.method.above}"
         seen = bool(broken.any())
+        empty = 0 if masks is None else int((~masks.flatten(1).any(1)).sum())
         return {
             "samples": len(self.samples),
             "broken samples": int(broken.sum()) if seen else "not asked",
@@ -294,4 +299,5 @@ class _Work:
             "threshold": f"top {1 - self.method.quantile:.4g} of upsampled values of {few} samples",
             "intervals": "95%, normal, over broken samples" if self.defects else "95%, normal, over samples",
             **({"mask threshold": self.method.mask_threshold} if masks is not None else {}),
+            **({"empty masks": f"{empty} of {int(broken.sum())}"} if empty else {}),
         }
