@@ -26,6 +26,7 @@ class TestCorrectUnits(ExplainerTests):
 
     def parameters(self):
         judge = gx.create("discriminator/tiny-patch")
+        judge.class_names = ("artifact",)
         how = {"counts": (1, 2), "bound": 0.5, "above": 0.75, "quantile": 0.9}
         return {"classifier": judge, "layers": ("layers",), **how}
 

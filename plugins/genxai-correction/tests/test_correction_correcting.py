@@ -5,15 +5,17 @@ import dataclasses
 import pytest
 import torch
 from genxai_correction import strategies
+from genxai_correction.choosing import split
 from genxai_correction.correcting import CorrectUnits
 from genxai_correction.correction import Correction
 from genxai_correction.defects import artifact_thresholds
+from genxai_correction.proof_intervals import of_difference
 from torch import nn
 from torch.nn import functional as F
 
 import genxai_core as gx
 from genxai_core import Discriminator, Generator, Runtime, Samples, Spec, UnitEdits, draws, units
-from genxai_core.errors import ExplainerError, InputError, TargetError
+from genxai_core.errors import ExplainerError, GenxaiWarning, InputError, TargetError
 from genxai_core.testing.fixtures import with_plugin
 
 RUNTIME = Runtime(device="cpu", batch_size=7, quiet=True)
@@ -274,7 +276,7 @@ def test_the_classifier_may_be_a_recipe_and_masks_be_left_to_grad_cam():
         samples = Samples(model(latents).detach(), latents, value_range=(-1.0, 1.0))
         how = {"above": 0.75, "bound": 0.5, "quantile": 0.9}
         found = CorrectUnits(Spec("discriminator/tiny-patch"), ("layers",), **how).explain(
-            model, samples, runtime=RUNTIME
+            model, samples, target=0, runtime=RUNTIME
         )
     assert found.units.tolist() == [2]
     assert found.notes["masks"] == "explainer/cam"  # none are given
@@ -364,6 +366,63 @@ def test_a_fall_that_may_be_chance_is_told():
     assert "may be chance" in dataclasses.replace(found, fall_intervals=intervals).summary()["caution"]
     intervals[found.chosen] = torch.tensor([0.1, 0.4])
     assert "caution" not in dataclasses.replace(found, fall_intervals=intervals).summary()
+
+
+def test_the_interval_of_the_fall_is_for_all_candidates_at_once():
+    found, _, judge, samples = corrected()
+    _, held = split(samples.labels == 1, 0.5, RUNTIME.seed)
+    with torch.no_grad():
+        before = judge(samples.images[held]).softmax(1)[:, 1] > 0.5
+        edited = gx.create("generator/edited", base=Chain().eval(), edits=found)(samples.latents[held])
+        after = judge(edited).softmax(1)[:, 1] > 0.5
+    value, *ends = of_difference(before, after, len(found.tried))
+    assert len(found.tried) > 10
+    assert float(found.falls[found.chosen]) == pytest.approx(value)
+    assert found.fall_intervals[found.chosen].tolist() == pytest.approx(ends)
+
+
+def test_the_figures_of_a_part_are_said_to_be_those_of_the_whole():
+    found, *_ = corrected()
+    assert len(found) > 1
+    assert "part" not in found.summary()
+    assert found[:1].summary()["part"] == f"these are 1 edits; all figures are those of the {len(found)} chosen"
+
+
+def test_a_bound_that_held_nothing_back_is_told():
+    """Under a condition, without labels, what counts as fine is just what is never edited."""
+    model, judge, samples = given(60)
+    bare = dataclasses.replace(samples, labels=None, class_names=())
+    how = {"quantile": 0.9, "counts": (1, 2), "bound": 0.0}
+    found = CorrectUnits(judge, LAYERS, conditional=True, **how).explain(model, bare, runtime=RUNTIME)
+    assert found.chosen is not None
+    assert "the bound held nothing back" in found.summary()["change of samples that were fine"]
+    told = CorrectUnits(judge, LAYERS, **{**how, "bound": 0.2}).explain(model, bare, runtime=RUNTIME)
+    assert "the bound is 20.00%" in told.summary()["change of samples that were fine"]
+
+
+def test_images_of_another_generator_are_told():
+    model, judge, samples = given(60)
+    method = CorrectUnits(judge, LAYERS, quantile=0.9, counts=(1,), strengths=(0.0,))
+    with pytest.warns(GenxaiWarning, match="makes other images of the samples' latents"):
+        method.explain(model, dataclasses.replace(samples, images=-samples.images), runtime=RUNTIME)
+    small = dataclasses.replace(samples, images=samples.images[:, :, :4, :4], masks=samples.masks[:, :, :4, :4])
+    with pytest.raises(InputError, match=r"the images are \[1, 4, 4\], the model makes \[1, 8, 8\]"):
+        method.explain(model, small, runtime=RUNTIME)
+
+
+def test_masks_that_mark_nothing_are_told():
+    model, judge, samples = given(60)
+    method = CorrectUnits(judge, LAYERS, quantile=0.9, bound=0.2, counts=(1,), strengths=(0.0,))
+    rows = samples.labels.nonzero()[:, 0]
+    some = samples.masks.clone()
+    some[rows[::2]] = False
+    found = method.explain(model, dataclasses.replace(samples, masks=some), runtime=RUNTIME)
+    scored = [row for row in rows.tolist() if row in split(samples.labels == 1, 0.5, RUNTIME.seed)[0]]
+    empty = sum(not bool(some[row].any()) for row in scored)
+    assert 0 < empty < len(scored)
+    assert found.notes["masks"] == f"given, empty for {empty} of {len(scored)} broken samples"
+    with pytest.warns(GenxaiWarning, match=r"no mask \(given\) marks anything"):
+        method.explain(model, dataclasses.replace(samples, masks=some & False), runtime=RUNTIME)
 
 
 def test_fields_that_do_not_fit_are_refused():

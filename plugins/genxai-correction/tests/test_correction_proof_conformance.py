@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from genxai_correction.proving import CorrectionProof
 
-from genxai_core import Runtime, Spec, UnitEdits
+from genxai_core import Runtime, Spec, UnitEdits, create
 from genxai_core.testing import ExplainerTests, ExplanationTests
 from genxai_core.testing.data import PatchDataset
-from genxai_core.testing.models import LinearDiscriminator, LinearGenerator, PatchDiscriminator
+from genxai_core.testing.models import LinearDiscriminator, LinearGenerator
 
-JUDGE = Spec("discriminator/tiny-patch", {"sign": -1.0})
+
+def judge():
+    """Return a judge whose one logit is that of the artifact."""
+    made = create("discriminator/tiny-patch", sign=-1.0)
+    made.class_names = ("artifact",)
+    return made
+
+
 SMALL = {"samples": 30, "draws": 2, "pairs": 3}
 
 
 class TestCorrectionProof(ExplainerTests):
     component = "explainer/correction-proof"
-    params = {"edits": UnitEdits.ablate({"layers": [2]}), "judge": JUDGE, **SMALL}
+
+    def parameters(self):
+        return {"edits": UnitEdits.ablate({"layers": [2]}), "judge": judge(), **SMALL}
 
 
 class TestCorrectionProofWithAllItMeasures(ExplainerTests):
@@ -24,7 +33,7 @@ class TestCorrectionProofWithAllItMeasures(ExplainerTests):
     def parameters(self):
         return {
             "edits": UnitEdits.ablate({"layers": [2]}, condition={"target": 0, "above": 0.4}),
-            "judge": JUDGE,
+            "judge": judge(),
             "selected_by": Spec("discriminator/tiny-linear"),
             "condition_judge": Spec("discriminator/tiny-linear"),
             "real": PatchDataset(24)[:],
@@ -40,7 +49,7 @@ class TestProof(ExplanationTests):
     def example(self):
         method = CorrectionProof(
             UnitEdits.ablate({"layers": [2]}),
-            PatchDiscriminator(sign=-1.0),
+            judge(),
             real=PatchDataset(24),
             features=LinearDiscriminator(),
             masks=Spec("explainer/saliency"),

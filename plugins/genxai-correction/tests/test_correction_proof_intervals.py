@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 
@@ -233,6 +234,23 @@ def test_the_same_weights_are_known_under_other_names():
     assert not measures.same_weights(judge, nn.Identity())
     assert measures.same_weights(nn.Identity(), nn.Identity())
     assert not measures.same_weights(nn.Identity(), nn.ReLU())
+    assert not measures.same_weights(nn.Identity(), judge)
+    assert measures.same_weights(judge, PatchDiscriminator().double())
+
+
+def test_a_fingerprint_is_of_values_shapes_and_order():
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    found = measures.fingerprint(one)
+    assert len(found) == 64
+    assert measures.fingerprint(one.train()) == found
+    changed = copy.deepcopy(one)
+    changed[1].running_mean[2] += 1e-6  # a buffer, by little
+    turned = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(3, 4))
+    turned.load_state_dict({f"{1 - int(name[0])}{name[1:]}": value for name, value in one.state_dict().items()})
+    flat, tall = nn.ParameterList([torch.zeros(6)]), nn.ParameterList([torch.zeros(2, 3)])
+    assert len({found, *map(measures.fingerprint, (changed, turned, flat, tall, nn.ReLU()))}) == 6
+    assert measures.fingerprint(nn.ReLU()) == ""
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(3, 2, 2), torch.zeros(2, 4), torch.full((3, 4), torch.nan), "rows"])

@@ -27,7 +27,13 @@ TRUE = UnitEdits.ablate({"layers": [2]})
 
 
 def judge() -> PatchDiscriminator:
-    return PatchDiscriminator(sign=-1.0)
+    return named(PatchDiscriminator(sign=-1.0))
+
+
+def named(found: Discriminator) -> Discriminator:
+    """Say that the one logit of a judge, which is called real otherwise, is that of the artifact."""
+    found.class_names = ("artifact",)
+    return found
 
 
 def other_judge() -> PatchDiscriminator:
@@ -260,6 +266,7 @@ class Named(Discriminator):
 class Wider(PatchDiscriminator):
     def __init__(self) -> None:
         super().__init__(sign=-1.0)
+        named(self)
         self.more = nn.Linear(1, 1)
 
 
@@ -271,8 +278,23 @@ def test_the_judge_must_not_be_the_classifier_that_selected():
     conditional = UnitEdits.ablate({"layers": [2]}, condition={"target": 0, "above": 0.5})
     with pytest.raises(InputError, match="the weights of the classifier that the condition asks"):
         proof(conditional, condition_judge=judge())
-    assert proof(selected_by=Wider()).notes["judge"] == "not the weights of selected_by"
+    assert proof(selected_by=Wider()).notes["judge"] == "not the weights of what selected the units"
     assert proof().notes["judge"] == "taken on trust: give selected_by"
+
+
+def test_a_correction_knows_what_selected_it(tmp_path):
+    model, first = LinearGenerator().eval(), judge()
+    latents = model.sample_latents(40, seed=1)
+    images = Samples(model(latents).detach(), latents, value_range=(-1.0, 1.0))
+    method = create(
+        "explainer/correct-units", classifier=first, layers=("layers",), masks=Spec("explainer/cam"), bound=1.0
+    )
+    fix = method.explain(model, images, runtime=RUNTIME)
+    assert len(fix) > 0
+    for edits in (fix, Explanation.load(fix.save(tmp_path / "fix")), fix[:1]):
+        with pytest.raises(InputError, match="the weights of the classifier that selected the units"):
+            proof(edits, by=judge())
+    assert proof(fix, by=Wider()).notes["judge"] == "not the weights of what selected the units"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genxai_core import Dataset, Discriminator, Explainer, Runtime, Samples, Spec, UnitEdits, units
-from genxai_core.errors import InputError
+from genxai_core.errors import GenxaiWarning, InputError
 from genxai_core.guard import guard
 
 from . import judging, strategies
@@ -18,6 +19,8 @@ from .correction import Correction
 from .defects import artifact_thresholds
 from .layers import default_layers
 from .masks import GRADCAM, Masks, artifact_masks, named
+from .proof_measures import fingerprint
+from .scoring import STRAYED
 from .strategies import Candidate
 
 
@@ -152,14 +155,7 @@ class CorrectUnits(Explainer):
                 above=self.above,
                 condition=condition,
             )
-            found = self._candidates(model, judge, artifact, samples[scored.tolist()], broken[scored], layers, runtime)
-            with runtime.progress("candidates", len(found)) as advance:
-                measured = []
-                for each in found:
-                    measured.append(proof.measure(each.edits))
-                    advance()
-            numbers, strengths = [len(each.edits) for each in found], [each.strength for each in found]
-            chosen = best(measured, numbers, strengths, self.bound, proof.rate[0])
+            self._same(samples.images[held], proof)
             notes = {
                 "samples": f"{len(scored)} to score units, of which {int(broken[scored].sum())} are broken",
                 "held out": f"{len(held)}, of which {int(broken[held].sum())} are broken",
@@ -167,6 +163,15 @@ class CorrectUnits(Explainer):
                 "units": "those that cause artifacts" if self.causal else "by their scores alone",
                 "layers": ", ".join(layers),
             }
+            rest = samples[scored.tolist()], broken[scored]
+            found = self._candidates(model, judge, artifact, *rest, layers, notes, runtime)
+            with runtime.progress("candidates", len(found)) as advance:
+                measured = []
+                for each in found:
+                    measured.append(proof.measure(each.edits, len(found)))
+                    advance()
+            numbers, strengths = [len(each.edits) for each in found], [each.strength for each in found]
+            chosen = best(measured, numbers, strengths, self.bound, proof.rate[0])
             return self._result(proof, found, measured, chosen, artifact, notes)
 
     # -- what is given --------------------------------------------------------------------------------------------
@@ -185,6 +190,24 @@ class CorrectUnits(Explainer):
         if found != wanted:
             raise InputError(f"explainer/correct-units: latents are {found}, the model takes {wanted}")
         return samples
+
+    def _same(self, given: Tensor, proof: HeldOut) -> None:
+        """Warn if the generator does not make the samples' images of their latents."""
+        made = proof.images
+        if given.shape != made.shape:
+            raise InputError(
+                f"explainer/correct-units: the images are {list(given.shape[1:])}, the model makes "
+                f"{list(made.shape[1:])} of their latents; give samples of this generator"
+            )
+        low, high = proof.value_range
+        off = float((made - given.to(made)).abs().mean()) / (high - low)
+        if off > STRAYED:
+            warnings.warn(
+                f"explainer/correct-units: the model makes other images of the samples' latents (they differ by "
+                f"{off:.0%} of the range on average); what corrects it corrects none of these images",
+                GenxaiWarning,
+                stacklevel=2,
+            )
 
     def _ordered(self, model: Any, latents: Tensor) -> tuple[str, ...]:
         """Return the layers in the order in which they run."""
@@ -212,13 +235,24 @@ class CorrectUnits(Explainer):
         samples: Samples,
         broken: Tensor,
         layers: Sequence[str],
+        notes: dict[str, Any],
         runtime: Runtime,
     ) -> list[Candidate]:
-        """Return all that is worth trying, each once."""
+        """Return all that is worth trying, each once; add to the notes how many masks are empty."""
         assert samples.latents is not None
         bad = samples[broken.nonzero()[:, 0].tolist()]
         assert bad.latents is not None
         masks = artifact_masks(self._masks(samples), judge, bad, target, self.mask_threshold, runtime)
+        empty = int((~masks.flatten(1).any(1)).sum())
+        if empty:
+            notes["masks"] += f", empty for {empty} of {len(masks)} broken samples"
+        if empty == len(masks):
+            warnings.warn(
+                f"explainer/correct-units: no mask ({named(self._masks(samples))}) marks anything, so every defective "
+                f"score is 0 and says nothing; give other masks",
+                GenxaiWarning,
+                stacklevel=2,
+            )
         thresholds = artifact_thresholds(model, samples.latents, layers, runtime, self.quantile)
         plain, score = strategies.scorer(model, bad.latents, masks, thresholds, runtime)
         allowed = None
@@ -280,6 +314,7 @@ class CorrectUnits(Explainer):
             unedited_interval=torch.tensor(proof.rate[1:], dtype=torch.double),
             bound=self.bound,
             chosen=chosen,
+            selected_by=fingerprint(proof.classifier),
             value_range=proof.value_range,
             **pictures,
         )

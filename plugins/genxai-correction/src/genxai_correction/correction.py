@@ -40,8 +40,8 @@ class Correction(UnitEdits):
         ``[K]`` and ``[K, 2]``: the share of all held-out samples that the classifier calls broken, and its 95 % Wilson
         interval.
     falls, fall_intervals
-        ``[K]`` and ``[K, 2]``: by how much that is less than without edits; the interval is over differences within
-        samples.
+        ``[K]`` and ``[K, 2]``: by how much that is less than without edits; the intervals are over differences within
+        samples, and wide enough that with 95 % all K hold, since one of them was chosen (Bonferroni).
     probabilities
         ``[K]``: the mean P(artifact) of the held-out samples that were broken.
     collaterals, collateral_intervals
@@ -59,6 +59,8 @@ class Correction(UnitEdits):
         The same of samples that were fine.
     value_range
         That of the images.
+    selected_by
+        SHA-256 of the classifier's weights, which explainer/correction-proof refuses as a judge; empty if it has none.
 
     Raises
     ------
@@ -99,6 +101,7 @@ class Correction(UnitEdits):
     fine: Tensor | None = None
     kept: Tensor | None = None
     value_range: tuple[float, float] = (-1.0, 1.0)
+    selected_by: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,16 +167,26 @@ class Correction(UnitEdits):
         least, most = self.collateral_intervals[i].tolist()
         units = f"{len(self)} unit{'s' if len(self) != 1 else ''} of {', '.join(self.by_layer())}"
         only = "" if self.condition is None else f", only where P(artifact) > {self.condition['above']:.3g}"
+        cost = (
+            f"{float(self.collaterals[i]):.2%} of the value range ({least:.2%} to {most:.2%}); the bound is "
+            f"{self.bound:.2%}"
+        )
+        if self.condition is not None and not bool(self.collaterals.any()):
+            cost = "none: the condition leaves them alone, so the bound held nothing back; look at what is corrected"
         said = {
             "correction": f"{self.strategy}: {units}, strength {float(self.strengths[i]):.3g}{only}",
             "artifact rate, held out": f"{before} → {float(self.rates[i]):.1%} ({low:.1%} to {high:.1%})",
-            "change of samples that were fine": f"{float(self.collaterals[i]):.2%} of the value range "
-            f"({least:.2%} to {most:.2%}); the bound is {self.bound:.2%}",
+            "change of samples that were fine": cost,
             "chosen": f"the best of {len(self.tried)} candidates, so its rate flatters it; explainer/correction-proof "
             f"asks another judge",
         }
         if float(self.fall_intervals[i, 0]) <= 0:
-            said["caution"] = "the fall of the rate may be chance: its 95 % interval reaches 0; hold out more samples"
+            said["caution"] = (
+                f"the fall of the rate may be chance: its interval, 95 % for all {len(self.tried)} candidates at once, "
+                f"reaches 0; hold out more samples, or try fewer candidates"
+            )
+        if len(self) != int(self.numbers[i]):
+            said["part"] = f"these are {len(self)} edits; all figures are those of the {int(self.numbers[i])} chosen"
         return said
 
     def _why_none(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,16 +46,24 @@ def drawn(model: Any, n: int, seed: int, start: int) -> Samples:
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    """Return whether two models are one, or hold equal parameters and buffers in the same order, whatever their names.
+    """Return whether two models are one, or have the same `fingerprint`; if they hold nothing, whether of one class."""
+    first, second = fingerprint(one), fingerprint(other)
+    return one is other or (first == second and (bool(first) or type(one) is type(other)))
 
-    Of models that hold none it is asked whether they are of one class.
+
+def fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's parameters and buffers, by which it is known again; empty if it holds none.
+
+    They count in their order, whatever their names, and floating-point ones in single precision.
     """
-    first, second = ([*model.parameters(), *model.buffers()] for model in (one, other))
-    if one is other or not first:
-        return one is other or (not second and type(one) is type(other))
-    return len(first) == len(second) and all(
-        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.cpu(), b.cpu()) for a, b in zip(first, second)
-    )
+    digest = hashlib.sha256()
+    held = [*model.parameters(), *model.buffers()]
+    for value in held:
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+        digest.update(f"{tuple(value.shape)} {value.dtype} ".encode())
+        digest.update(value.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest() if held else ""
 
 
 class Extractor:

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from genxai_core import Dataset, Discriminator, Explainer, Runtime, Samples, Spec, UnitEdits, create, units
 from genxai_core.errors import InputError
 
+from .correction import Correction
 from .judging import artifact_class, built, probabilities
 from .masks import Masks, artifact_masks, named
 from .proof import CORRECTED, MORE_IS_BETTER, MOST_ACTIVE, RATE, UNCORRECTED, Proof
 from .proof_controls import edited_units, in_common, mean_activity, most_active, random_units
 from .proof_intervals import Figure, of_difference, of_mean, of_share
-from .proof_measures import NAME, Extractor, drawn, mean_outside, quality, same_weights
+from .proof_measures import NAME, Extractor, drawn, fingerprint, mean_outside, quality, same_weights
 
 START = 5_000_000
 """Proofs use the samples from this one on: none that a correction, or a dissection, takes by itself."""
 
 ACTIVITY_SAMPLES = 256
-"""Samples that follow the proof's own, by which the most active units are told."""
+"""At most as many samples, which follow the proof's own, tell the most active units."""
 
 
 class CorrectionProof(Explainer):
@@ -55,8 +56,8 @@ class CorrectionProof(Explainer):
         Trained on other labels, with another seed, on other images than what selected the units. Its artifact class is
         the one named ``artifact``, a single logit's 0, or ``target``.
     selected_by
-        The classifier that selected the units. A judge with the same weights is refused; without it, that the judge is
-        independent is taken on trust, and the notes say so.
+        The classifier that selected the units. A judge with the same weights is refused. What explainer/correct-units
+        returns knows its classifier by itself; of other edits it is taken on trust, and the notes say so.
     condition_judge
         What the edits' condition asks, if they have one. A judge with the same weights is refused.
     real
@@ -126,12 +127,16 @@ class CorrectionProof(Explainer):
             raise InputError(f"{NAME}: edits are a {type(self.edits).__name__}, not UnitEdits; see correct-units")
         judge, condition_judge = built(self.judge).eval(), self._condition_judge()
         target = artifact_class(judge, target)
-        for role, other in (("selected the units", self.selected_by), ("the condition asks", condition_judge)):
-            if other is not None and same_weights(judge, built(other)):
-                raise InputError(
-                    f"{NAME}: the judge has the weights of the classifier that {role}; the score that made the labels "
-                    f"must not judge the repair: train another one on other labels, images and seed"
-                )
+        known = isinstance(self.edits, Correction) and self.edits.selected_by
+        refused = {
+            "selected the units": (known and known == fingerprint(judge)) or self._is(judge, self.selected_by),
+            "the condition asks": self._is(judge, condition_judge),
+        }
+        for role in (role for role, same in refused.items() if same):
+            raise InputError(
+                f"{NAME}: the judge has the weights of the classifier that {role}; the score that made the labels "
+                f"must not judge the repair: train another one on other labels, images and seed"
+            )
         if len(self.edits):  # where nothing helped there are none
             create("generator/edited", base=model, edits=self.edits, judge=condition_judge)  # tells what does not fit
         extractor = None if self.features is None else Extractor(self.features)
@@ -144,6 +149,9 @@ class CorrectionProof(Explainer):
                 advance(n * len(trial.arms))
         real = None if self.real is None or extractor is None else self._real(extractor, seen, runtime)
         return self._proof(seen, real, trial)
+
+    def _is(self, judge: Discriminator, other: Discriminator | Spec | None) -> bool:
+        return other is not None and same_weights(judge, built(other))
 
     def _condition_judge(self) -> Discriminator | None:
         return None if self.condition_judge is None else built(self.condition_judge).eval()
@@ -283,7 +291,8 @@ class CorrectionProof(Explainer):
         return measured
 
     def _notes(self, fine: Tensor, real: Tensor | None, masked: int) -> dict[str, Any]:
-        trusted = "taken on trust: give selected_by" if self.selected_by is None else "not the weights of selected_by"
+        told = self.selected_by is not None or (isinstance(self.edits, Correction) and self.edits.selected_by)
+        trusted = "not the weights of what selected the units" if told else "taken on trust: give selected_by"
         last = self.start + self.samples - 1
         condition = self.edits.condition
         return {
