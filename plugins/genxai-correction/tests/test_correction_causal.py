@@ -190,6 +190,21 @@ def test_one_broken_sample_is_enough() -> None:
     assert torch.allclose(found, literal(model, latents, judge, 1, "one", NONE), atol=1e-6)
 
 
+def test_a_classifier_on_the_way_is_asked_in_eval_mode_and_left_in_training() -> None:
+    model, judge = Chain().eval(), Judge()
+    judge.net.insert(1, nn.BatchNorm2d(4))
+    judge.net.insert(2, nn.Dropout(0.9))
+    latents = model.sample_latents(3, 0)
+    expected = ablation_effects(model, latents, judge.eval(), 1, "one", RUNTIME)
+    judge.train().net[0].weight.grad = torch.ones(4, 3, 3, 3)
+    before = {name: value.clone() for name, value in judge.state_dict().items()}
+    assert torch.equal(ablation_effects(model, latents, judge, 1, "one", RUNTIME), expected)
+    assert all(module.training for module in judge.modules())
+    assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
+    assert all(p.requires_grad for p in judge.parameters())
+    assert bool((judge.net[0].weight.grad == 1).all())
+
+
 def test_wrong_units_and_layers_are_told() -> None:
     model, judge = Chain().eval(), Judge().eval()
     latents = model.sample_latents(3, 0)

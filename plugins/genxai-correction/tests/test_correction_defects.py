@@ -247,6 +247,20 @@ def test_a_mask_is_what_exceeds_a_share_of_the_samples_own_maximum(channels: boo
     assert torch.equal(found, torch.stack(alone))
 
 
+class Opposed(Brightness):
+    """Speaks for the first pixel in one channel as loudly as against it in another, and for the second pixel."""
+
+    def _explain(self, model, images, target, runtime=None):
+        maps = torch.zeros_like(images)
+        maps[:, 0, 0, 0], maps[:, 1, 0, 0], maps[:, 2, 0, 1] = 5.0, -5.0, 1.0
+        return gx.Attribution(maps=maps, target=target or 0)
+
+
+def test_channels_that_disagree_make_up_for_each_other() -> None:
+    found = masks.artifact_masks(Opposed(), Judge().eval(), bright([1.0]), 1, 0.3, RUNTIME)
+    assert found[0, 0].nonzero().tolist() == [[0, 1]]
+
+
 def test_a_map_that_speaks_for_nothing_masks_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -89,6 +89,30 @@ def test_scores_of_other_images_are_refused():
         by_scores([1.0, 2.0, 3.0]).load(generated=generated())
 
 
+def test_scores_that_carry_other_images_are_refused():
+    given = Samples(torch.rand(10, 1, 8, 8), value_range=(0.0, 1.0))
+    of_them = ImageScores(torch.arange(10.0), given.rescale((-1.0, 1.0)).images, (-1.0, 1.0))
+    assert ArtifactLabels(scores=of_them).load(generated=given).labels.tolist() == [1, 1, 0, 0, 0, 0, 0]
+    with pytest.raises(
+        InputError, match=r"of other images \(they differ by \d\d% of the range on average\); score these"
+    ):
+        ArtifactLabels(scores=of_them).load(generated=given[[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]])
+    smaller = ImageScores(torch.arange(10.0), torch.zeros(10, 1, 4, 4))  # scored at another size: not to be compared
+    assert len(ArtifactLabels(scores=smaller).load(generated=given)) == 7
+
+
+@pytest.mark.parametrize(("count", "share"), [(7, 0.5), (59, 0.5), (30, 0.85), (50, 0.95)])
+def test_shares_that_leave_nothing_between_fit_any_number_of_images(count, share):
+    found = by_scores(list(map(float, range(count))), share=share).load(generated=generated(count))
+    worst = round(share * count)
+    assert found.labels.tolist() == [1] * worst + [0] * (count - worst)
+
+
+def test_what_is_no_samples_is_told():
+    with pytest.raises(InputError, match="labels Samples or a Dataset, not a Tensor; wrap the images"):
+        by_scores([1.0, 2.0]).load(generated=torch.zeros(2, 1, 8, 8))
+
+
 def test_so_few_images_that_a_class_is_empty_are_refused():
     with pytest.raises(InputError, match=r"of 2 images share 0\.2 are 0 and normal_share 0\.5 are 1; there must be"):
         by_scores([1.0, 2.0]).load(generated=generated(2))

@@ -16,6 +16,10 @@ from . import labels_file
 NAME = "dataset/artifact-labels"
 REAL = "real"
 
+STRAYED = 0.05
+"""Images that differ by more than this on average, as a share of the range, are not those that were scored; less may be
+rounding to bytes."""
+
 
 class ArtifactLabels(Dataset):
     """Generated images that are labelled normal or artifact: ``ArtifactLabels(csv=…).load(generated=images)``.
@@ -92,9 +96,13 @@ class ArtifactLabels(Dataset):
             If the file is malformed (see `genxai_correction.labels_file.read`), the scores are not of these images, so
             few that a class is empty, or the real images do not fit the generated ones.
         """
+        if not isinstance(generated, Samples | Dataset):
+            raise InputError(f"{NAME} labels Samples or a Dataset, not a {type(generated).__name__}; wrap the images")
         found = self._by_hand(len(generated)) if self.csv is not None else self._by_scores(len(generated))
         labels = torch.tensor([labels_file.LABELS.index(label) for label in found.values()])
         labelled = replace(generated[list(found)], labels=labels, class_names=labels_file.LABELS)
+        if self.scores is not None:
+            self._same(self.scores, labelled, list(found))
         return labelled if self.real is None else self._beside(labelled, self.real[:])
 
     def _by_hand(self, count: int) -> dict[int, str]:
@@ -105,15 +113,30 @@ class ArtifactLabels(Dataset):
         assert self.scores is not None
         if len(self.scores) != count:
             raise InputError(f"{NAME}: {len(self.scores)} scores for {count} images; score these very images")
-        worst, best = round(self.share * count), min(round(self.normal_share * count), count)
-        if not worst or not best or worst + best > count:
+        worst = round(self.share * count)
+        best = min(round(self.normal_share * count), count - worst)  # rounded up, both may ask for the same image
+        if not worst or not best:
             raise InputError(
                 f"{NAME}: of {count} images share {self.share:g} are {worst} and normal_share {self.normal_share:g} "
-                f"are {best}; there must be some of each, and no image in both"
+                f"are {best}; there must be some of each"
             )
         order = self.scores.scores.argsort(stable=True).tolist()
         found = dict.fromkeys(order[:worst], "artifact") | dict.fromkeys(order[count - best :], "normal")
         return dict(sorted(found.items()))
+
+    @staticmethod
+    def _same(scores: ImageScores, labelled: Samples, rows: list[int]) -> None:
+        """Refuse scores that carry other images, which a count of images alone would not tell."""
+        if scores.images is None or scores.images.shape[1:] != labelled.images.shape[1:]:
+            return  # not kept, or scored at another size
+        seen = Samples(scores.images[rows], value_range=scores.value_range).rescale(labelled.value_range)
+        low, high = labelled.value_range
+        off = float((seen.images.to(labelled.images) - labelled.images).abs().mean()) / (high - low)
+        if off > STRAYED:
+            raise InputError(
+                f"{NAME}: the scores are of other images (they differ by {off:.0%} of the range on average); "
+                f"score these very images"
+            )
 
     @staticmethod
     def _beside(labelled: Samples, real: Samples) -> Samples:

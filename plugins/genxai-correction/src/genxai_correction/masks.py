@@ -58,7 +58,7 @@ def artifact_masks(
         raise InputError("masks by attribution need a classifier; give one, or samples with masks and masks: given")
     maps = attributed(masks, classifier, samples, target, runtime or Runtime())
     largest = maps.amax((1, 2), keepdim=True)
-    return ((maps > threshold * largest) & (largest > 0))[:, None]
+    return (maps > threshold * largest)[:, None]  # of a largest value that is 0 or less, not even that one
 
 
 def _given(samples: Samples) -> Tensor:
