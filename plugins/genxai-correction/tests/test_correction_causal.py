@@ -256,6 +256,17 @@ def test_a_logit_named_real_is_not_taken_for_the_artifacts() -> None:
     judging.speaks_of_artifacts(Judge(("glare",)))
 
 
+def test_a_judge_that_returns_nan_or_no_logits_is_told() -> None:
+    judge = Judge().eval()
+    with torch.no_grad():
+        judge.net[0].bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="the judge returns NaN; check its weights"):
+        judging.broken(samples(None), judge, None)
+    judge.forward = lambda images: images.mean((1, 2, 3))
+    with pytest.raises(InputError, match=r"the judge returns \[4\], not logits"):
+        judging.broken(samples(None), judge, None)
+
+
 def test_images_of_another_size_than_the_judges_are_told() -> None:
     judge = Judge().eval()
     judge.image_shape = (3, 16, 16)

@@ -82,6 +82,7 @@ def test_of_several_steps_one_is_named(label, tmp_path):
         (["runs/mine", "--step", "scores"], "mine: scores holds a ImageScores, not samples; label what"),
         (["runs/mine", "--n", "0"], "--n 0: must be at least 1"),
         (["runs/mine", "--out", "runs"], "--out runs: is a folder; name the file to write"),
+        (["runs/mine", "--out", "labels.csv"], "--out labels.csv: the page is HTML; let its name end in .html"),
         (["saved", "--step", "x"], "--step x: saved is one result, not a run of steps; leave it out"),
         (["broken"], "manifest.json: not the manifest of a run"),
         (["empty"], "empty has no step with images that were generated; say which to label: --step NAME"),

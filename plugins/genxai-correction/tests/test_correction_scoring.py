@@ -168,6 +168,15 @@ def test_batches_do_not_matter(case, result: ArtifactUnitScores) -> None:
         assert torch.allclose(found.effects[layer], result.effects[layer], atol=1e-6)
 
 
+def test_thresholds_come_from_as_many_samples_as_asked(case, result: ArtifactUnitScores) -> None:
+    found = scored(case, causal=False, threshold_samples=10)
+    levels = defects.artifact_thresholds(case.model, case.inputs.latents[:10], result.layers, RUNTIME)
+    for layer in result.layers:
+        assert torch.equal(found.thresholds[layer], levels[layer])
+        assert not torch.equal(found.thresholds[layer], result.thresholds[layer])
+    assert found.notes["threshold"] == "top 0.005 of upsampled values of 10 samples"
+
+
 def test_only_the_best_units_are_switched_off_if_so_asked(case, result: ArtifactUnitScores) -> None:
     found = scored(case, causal_units=5)
     for layer in found.layers:

@@ -83,6 +83,8 @@ class ArtifactClassifierTrainer(Trainer):
                 f"{NAME} needs a class {judging.ARTIFACT!r} and another one, and the classes of these images are "
                 f"{', '.join(names) or 'not known'}; label them with dataset/artifact-labels"
             )
+        if len(set(names)) < len(names):
+            raise InputError(f"{NAME}: a class comes twice in {', '.join(names)}; name each class once")
         labels, content = _survey(data, len(names), runtime)
         train, held = _split(labels, names, self.holdout, runtime.seed)
         share = runtime.shard(self.batch)
@@ -153,12 +155,19 @@ class ArtifactClassifierTrainer(Trainer):
 def _survey(data: Samples | Dataset, classes: int, runtime: Runtime) -> tuple[Tensor, str]:
     """Return all labels ``[N]``, and a hash of them and the images, by which a checkpoint knows its data."""
     found, parts = hashlib.sha256(), []
+    bottom, top = map(float, data.value_range)
+    slack = (top - bottom) / 2
     for start in range(0, len(data), runtime.batch_size):
         samples = data[start : start + runtime.batch_size]
         if samples.labels is None:
             raise InputError(f"{NAME} needs labels, and these images have none; see dataset/artifact-labels")
+        images = samples.images
+        if not bool(torch.isfinite(images).all()):
+            raise InputError(f"{NAME}: the images hold NaN or infinity; remove those")
+        if float(images.min()) < bottom - slack or float(images.max()) > top + slack:
+            raise InputError(f"{NAME}: pixels lie far outside {(bottom, top)}; rescale the images")
         parts.append(samples.labels.cpu().long())
-        for tensor in (samples.images.cpu().float(), parts[-1]):
+        for tensor in (images.cpu().float(), parts[-1]):
             found.update(tensor.contiguous().numpy().tobytes())
     labels = torch.cat(parts)
     low, high = int(labels.min()), int(labels.max())

@@ -38,6 +38,8 @@ def label(
         raise InputError(f"--n {n}: must be at least 1")
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; name the file to write")
+    if out.suffix.lower() not in (".html", ".htm"):  # not over somebody's labels.csv
+        raise InputError(f"--out {out}: the page is HTML; let its name end in .html")
     samples, name = _samples(run, step)
     shown = samples[:n]
     storage.write_text(out, label_page.render(shown, name))
