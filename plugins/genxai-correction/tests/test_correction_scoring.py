@@ -156,6 +156,7 @@ def test_without_labels_the_classifier_says_which_are_broken(case, result: Artif
     other = replace(bare, concepts=("stamp",))
     by_cam = ArtifactUnits(causal=False, **case.decided).explain(case.model, other, runtime=RUNTIME)
     assert by_cam.notes["masks"] == "explainer/cam"
+    assert not by_cam.effects
     same = ArtifactUnits(**case.decided).explain(case.model, bare, target=1, runtime=RUNTIME)
     assert torch.equal(same.effects["layer1"], found.effects["layer1"])
 
@@ -347,8 +348,13 @@ def test_what_is_missing_is_told(case) -> None:
         explain(samples, classifier=gx.create("discriminator/dcgan", size=16, channels=3))
     with pytest.raises(InputError, match="target 1 is a class of no classifier"):
         ArtifactUnits(causal=False, layers=layers).explain(case.model, samples, target=1, runtime=RUNTIME)
-    with pytest.warns(GenxaiWarning, match="makes other images"):
-        explain(replace(samples, latents=samples.latents.flip(0)))
+    later = samples.latents.clone()
+    later[10:] = later[10:].flip(0)  # the first batch of ten is of its latents
+    with pytest.warns(GenxaiWarning, match="makes other images") as told:
+        ArtifactUnits(causal=False, layers=layers).explain(
+            case.model, replace(samples, latents=later), runtime=Runtime(device="cpu", quiet=True, batch_size=10)
+        )
+    assert len(told) == 1
 
 
 def test_bad_parameters_are_told() -> None:

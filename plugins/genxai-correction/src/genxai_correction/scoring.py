@@ -10,7 +10,6 @@ from torch import Tensor
 
 from genxai_core import Dataset, Discriminator, Explainer, Runtime, Samples, Spec
 from genxai_core.errors import GenxaiWarning, InputError
-from genxai_core.guard import guard
 
 from . import judging
 from .artifact_units import DEFECTS, RATE, ArtifactUnitScores
@@ -128,8 +127,7 @@ class ArtifactUnits(Explainer):
         runtime = runtime or Runtime()
         samples = self._samples(model, inputs)
         judge = None if self.classifier is None else judging.built(self.classifier)
-        with guard(*([] if judge is None else [judge])):
-            return _Work(self, model, samples, judge, target, runtime).result()
+        return _Work(self, model, samples, judge, target, runtime).result()
 
     def _samples(self, model: Any, inputs: Samples | Dataset) -> Samples:
         samples = inputs if isinstance(inputs, Samples) else inputs[:]
@@ -228,12 +226,14 @@ class _Work:
             everywhere[broken] = masks
         ious: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
         active: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        strayed = 0.0
         for rows, images, maps in forwards(self.model, self.latents, self.layers, self.runtime, said="scores"):
-            self._same(images, rows)
+            strayed += self._strayed(images, rows)
             area = everywhere[rows].flatten(1).sum(1)[:, None]
             for layer, (both, each) in counts_of(maps, everywhere[rows], thresholds).items():
                 ious[layer].append((both.double() / (each + area - both).clamp(min=1))[broken[rows]])
                 active[layer].append((each > 0).double())
+        self._same(strayed / len(broken))
         rates = {layer: torch.cat(parts) for layer, parts in active.items()}
         found = {
             layer: mean_interval(torch.cat(ious[layer]) if self.defects else 1 - rates[layer], 0.0, 1.0)
@@ -242,8 +242,8 @@ class _Work:
         scores, ends = ({layer: pair[k] for layer, pair in found.items()} for k in (0, 1))
         return scores, ends, {layer: values.mean(0) for layer, values in rates.items()}
 
-    def _same(self, images: Tensor, rows: slice) -> None:
-        """Warn if the generator does not make the samples' images of their latents."""
+    def _strayed(self, images: Tensor, rows: slice) -> float:
+        """Return how far the samples' images are from those of their latents, in shares of the range, summed."""
         given = self.samples.images[rows]
         if images.shape != given.shape:
             raise InputError(
@@ -251,8 +251,12 @@ class _Work:
                 f"{list(images.shape[1:])} of their latents; give samples of this generator"
             )
         low, high = self.samples.value_range
-        off = float((images.to(given) - given).abs().mean()) / (high - low)
-        if off > STRAYED and rows.start == 0:
+        return float((images.to(given) - given).abs().mean()) / (high - low) * len(given)
+
+    @staticmethod
+    def _same(off: float) -> None:
+        """Warn if the generator does not make the samples' images of their latents."""
+        if off > STRAYED:
             warnings.warn(
                 f"explainer/artifact-units: the model makes other images of the samples' latents (they differ by "
                 f"{off:.0%} of the range on average); its units are not those of these images",
