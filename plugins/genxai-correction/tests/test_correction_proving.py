@@ -282,21 +282,6 @@ def test_the_judge_must_not_be_the_classifier_that_selected():
     assert proof().notes["judge"] == "taken on trust: give selected_by"
 
 
-def test_a_correction_knows_what_selected_it(tmp_path):
-    model, first = LinearGenerator().eval(), judge()
-    latents = model.sample_latents(40, seed=1)
-    images = Samples(model(latents).detach(), latents, value_range=(-1.0, 1.0))
-    method = create(
-        "explainer/correct-units", classifier=first, layers=("layers",), masks=Spec("explainer/cam"), bound=1.0
-    )
-    fix = method.explain(model, images, runtime=RUNTIME)
-    assert len(fix) > 0
-    for edits in (fix, Explanation.load(fix.save(tmp_path / "fix")), fix[:1]):
-        with pytest.raises(InputError, match="the weights of the classifier that selected the units"):
-            proof(edits, by=judge())
-    assert proof(fix, by=Wider()).notes["judge"] == "not the weights of what selected the units"
-
-
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
@@ -306,6 +291,7 @@ def test_a_correction_knows_what_selected_it(tmp_path):
         ({"condition_judge": other_judge()}, BadParameter, "no condition"),
         ({"edits": {"layers": [1]}}, InputError, "not UnitEdits"),
         ({"by": Named()}, InputError, "say which: target"),
+        ({"by": PatchDiscriminator(sign=-1.0)}, InputError, "named 'real'"),
         ({"by": LinearGenerator()}, InputError, "not a Discriminator"),
         ({"features": nn.Identity()}, MissingCapability, "HasFeatures"),
         ({"features": LinearDiscriminator(32)}, InputError, "use one for their size"),

@@ -138,6 +138,7 @@ class CorrectUnits(Explainer):
         runtime = runtime or Runtime()
         judge = judging.built(self.classifier)
         with guard(judge):
+            judging.speaks_of_artifacts(judge, target)
             artifact = judging.artifact_class(judge, target)
             samples = self._samples(model, inputs)
             assert samples.latents is not None

@@ -14,7 +14,7 @@ from genxai_core import Dataset, Discriminator, Explainer, Runtime, Samples, Spe
 from genxai_core.errors import InputError
 
 from .correction import Correction
-from .judging import artifact_class, built, probabilities
+from .judging import artifact_class, built, probabilities, speaks_of_artifacts
 from .masks import Masks, artifact_masks, named
 from .proof import CORRECTED, MORE_IS_BETTER, MOST_ACTIVE, RATE, UNCORRECTED, Proof
 from .proof_controls import edited_units, in_common, mean_activity, most_active, random_units
@@ -126,6 +126,7 @@ class CorrectionProof(Explainer):
         if not isinstance(self.edits, UnitEdits):
             raise InputError(f"{NAME}: edits are a {type(self.edits).__name__}, not UnitEdits; see correct-units")
         judge, condition_judge = built(self.judge).eval(), self._condition_judge()
+        speaks_of_artifacts(judge, target)
         target = artifact_class(judge, target)
         known = isinstance(self.edits, Correction) and self.edits.selected_by
         refused = {
