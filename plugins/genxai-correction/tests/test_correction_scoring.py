@@ -9,7 +9,6 @@ import torch
 from genxai_correction import defects, judging, masks
 from genxai_correction.artifact_units import ArtifactUnitScores
 from genxai_correction.causal import ablation_effects
-from genxai_correction.layers import default_layers
 from genxai_correction.scoring import ArtifactUnits
 
 import genxai_core as gx
@@ -116,7 +115,10 @@ def test_units_that_stand_in_for_each_other_have_no_effect_alone_but_score() -> 
     found = scored(case)
     assert found.causes() == []
     assert planted(case) <= set(found.coinciding(0.3))
-    assert found.summary()["units that cause"] == "none alone"
+    assert (
+        found.summary()["units that cause"]
+        == f"none of {sum(len(found.scores[layer]) for layer in found.layers)} alone"
+    )
 
 
 # -- what it is made of -----------------------------------------------------------------------------------------------
@@ -224,38 +226,20 @@ def test_masks_without_a_pixel_are_counted(case, result: ArtifactUnitScores) -> 
     assert "Masks without a pixel: 5 of 12" in next(found.report_sections()).text
 
 
+def test_a_unit_at_the_cut_coincides_and_one_that_was_not_checked_does_not(case) -> None:
+    found = scored(case, causal_units=5)
+    layer, unit = found.coinciding(0.0)[0]
+    at = float(found.scores[layer][unit, 0])
+    assert (layer, unit) in found.coinciding(at)
+    assert (layer, unit) not in found.coinciding(at + 1e-9)
+    of = {(layer, unit) for layer in found.layers for unit in found.checked[layer].nonzero()[:, 0].tolist()}
+    assert set(found.causes(-1.1)) == of
+
+
 def test_where_no_unit_scores_none_is_said_to_coincide(result: ArtifactUnitScores) -> None:
     nothing = replace(result, scores={layer: values * 0 for layer, values in result.scores.items()})
     assert nothing.summary()["units that coincide"] == "none: no unit has a score"
     assert result.summary()["units that coincide"].endswith("with at least half the best score, without an effect")
-
-
-def test_of_each_resolution_the_last_layer_is_scored() -> None:
-    gan = gx.create("generator/dcgan", size=16, channels=3, latents=8, width=8).eval()
-    latents = gan.sample_latents(3, 0)
-    layers = default_layers(gan, latents)
-    with torch.no_grad(), units.record(gan, layers) as seen:
-        image = gan(latents)
-    sizes = [tuple(seen[layer].shape[2:]) for layer in layers]
-    assert len(set(sizes)) == len(sizes) >= 2
-    assert sizes == sorted(sizes)
-    assert all(seen[layer].shape[1:] != image.shape[1:] for layer in layers)
-    assert not any(module._forward_hooks for module in gan.modules())
-    with pytest.raises(InputError, match="name layers"):
-        default_layers(Flat(), torch.zeros(1, 4))
-
-
-class Flat(gx.Generator):
-    """Has no layer with places."""
-
-    value_range = (-1.0, 1.0)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = torch.nn.Linear(4, 3 * 8 * 8)
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.net(latents).tanh().view(-1, 3, 8, 8)
 
 
 # -- the result -------------------------------------------------------------------------------------------------------

@@ -191,7 +191,8 @@ class ArtifactUnitScores(UnitScores):
             causing = self.causes()
             names = ", ".join(f"{layer}:{unit}" for layer, unit in causing[:8])
             more = f", … ({len(causing)})" if len(causing) > 8 else ""
-            found["units that cause"] = names + more if causing else "none alone"
+            checked = sum(int(units.sum()) for units in self.checked.values())
+            found["units that cause"] = names + more if causing else f"none of {checked} alone"
             best = self.ranking(self.concepts[0])[0].score
             found["units that coincide"] = (
                 f"{len(self.coinciding(best / 2))} with at least half the best score, without an effect"
