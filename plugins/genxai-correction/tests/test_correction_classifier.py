@@ -107,6 +107,49 @@ def test_half_of_a_batch_is_mirrored_another_half_at_another_step():
     assert torch.equal(ArtifactClassifierTrainer(SMALL, batch=200, flip=False)._mirrored(images, 0, RUNTIME), images)
 
 
+def seen_by(monkeypatch, runtime, data):
+    """Return the images and the labels on which three steps are made, and the learning rate of each."""
+    images, labels, rates = [], [], []
+    mirrored, entropy, stepped = ArtifactClassifierTrainer._mirrored, F.cross_entropy, torch.optim.Adam.step
+
+    def look(trainer, batch, step, runtime):
+        images.append(mirrored(trainer, batch, step, runtime))
+        return images[-1]
+
+    def loss(logits, target, **given):
+        labels.append(target.clone())
+        return entropy(logits, target, **given)
+
+    def update(adam, *given):
+        rates.append(adam.param_groups[0]["lr"])
+        return stepped(adam, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ArtifactClassifierTrainer, "_mirrored", look)
+        patched.setattr(classifier.F, "cross_entropy", loss)
+        patched.setattr(torch.optim.Adam, "step", update)
+        fit(data, runtime, steps=3, batch=8, lr=0.3)
+    return images, labels, rates
+
+
+def test_each_process_takes_its_share_of_every_batch_mirrored_alike(monkeypatch):
+    data = spotted(6, 12)
+    images, labels, _ = seen_by(monkeypatch, RUNTIME, data)
+    assert [len(batch) for batch in images] == [8, 8, 8]
+    halves = []
+    for which in (0, 1):
+        with monkeypatch.context() as patched:
+            patched.setattr(Runtime, "shard", lambda _, n, which=which: slice(which * n // 2, (which + 1) * n // 2))
+            halves.append(seen_by(monkeypatch, RUNTIME, data)[:2])
+    for step in range(3):
+        assert torch.equal(torch.cat([half[0][step] for half in halves]), images[step])
+        assert torch.equal(torch.cat([half[1][step] for half in halves]), labels[step])
+
+
+def test_the_learning_rate_falls_linearly_to_zero(monkeypatch):
+    assert seen_by(monkeypatch, RUNTIME, spotted(6, 12))[2] == pytest.approx([0.3, 0.2, 0.1])
+
+
 def test_a_checkpoint_of_other_images_or_labels_is_refused(tmp_path):
     data = spotted(6, 12)
     runtime = RUNTIME.with_(checkpoints=tmp_path, checkpoint_seconds=0.0)

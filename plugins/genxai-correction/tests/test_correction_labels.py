@@ -78,6 +78,12 @@ def test_infinite_and_equal_scores_have_their_place():
     assert found.labels.tolist() == [0, 1, 1, 0]  # of the two ones the first counts as the lower
 
 
+def test_of_many_equal_scores_the_first_count_as_the_lowest():
+    found = by_scores([1.0] * 300).load(generated=generated(300))
+    assert found.latents.flatten().long().tolist() == [*range(60), *range(150, 300)]
+    assert found.labels.tolist() == [1] * 60 + [0] * 150
+
+
 @pytest.mark.parametrize("share", [0.2, 0.7])
 def test_the_normal_share_is_half_or_what_is_left(share):
     found = by_scores(list(map(float, range(10))), share=share).load(generated=generated())
@@ -133,6 +139,12 @@ def test_real_images_are_a_third_class_and_latents_go(by_hand, as_dataset):
     assert torch.equal(found.images[2:], beside[:].images)
     assert found.latents is None
     assert found.masks is None
+
+
+def test_real_images_of_another_precision_become_like_the_generated_ones(by_hand):
+    double = Samples(real().images.double(), value_range=(-1.0, 1.0))
+    found = by_hand({0: "artifact", 4: "normal"}, real=double).load(generated=generated())
+    assert found.images.dtype == torch.float32
 
 
 @pytest.mark.parametrize("wrong", [real(3, 16), Samples(torch.rand(3, 1, 8, 8), value_range=(0.0, 1.0))])
