@@ -65,6 +65,18 @@ def test_nothing_is_edited_where_nothing_helps():
     assert torch.equal(found.corrected, found.broken)
 
 
+def test_what_a_wider_bound_would_reach_is_told():
+    found, *_ = corrected()
+    tight = float(found.collaterals[found.rates == found.unedited].min())
+    none = dataclasses.replace(found, chosen=None, bound=tight)
+    assert int(none.allowed.sum()) == 1
+    lowest = found.rates == found.rates.min()
+    assert int(lowest.sum()) > 1
+    least = float(found.collaterals[lowest].min())
+    said = f"lowers the artifact rate; beyond it one reaches {float(found.rates.min()):.1%} at {least:.2%}"
+    assert none.summary()["correction"].endswith(said)
+
+
 def test_only_units_that_cause_are_edited_if_asked():
     class Elsewhere(Corner):
         """Sees what no unit changes."""
@@ -112,13 +124,21 @@ def test_the_classifier_may_be_a_recipe_and_masks_be_left_to_grad_cam():
 
 @pytest.mark.parametrize("masks", ["given", Spec("explainer/saliency")], ids=["given", "saliency"])
 def test_units_are_scored_by_the_samples_that_are_not_held_out_as_is_asked(masks):
-    model, judge, samples = given(60)
+    class Ramp(Corner):
+        """Looks at columns the more the further left they are, so that maps have values between."""
+
+        def forward(self, images):
+            return super().forward(images * torch.linspace(2, -1.5, 8))
+
+    model, _, samples = given(60)
+    judge = Ramp().eval()
     how = {"strategy": "one-layer", "quantile": 0.8, "holdout": 0.3, "mask_threshold": 0.6, "masks": masks}
     runtime = RUNTIME.with_(seed=2)
     found = CorrectUnits(judge, LAYERS, causal=False, bound=0.2, **how).explain(model, samples, runtime=runtime)
     rows, held = split(samples.labels == 1, 0.3, 2)
     bad = samples[[row for row in rows.tolist() if samples.labels[row] == 1]]
     inside = artifact_masks(masks, judge, bad, 1, 0.6, RUNTIME)
+    assert masks == "given" or not torch.equal(inside, artifact_masks(masks, judge, bad, 1, 0.1, RUNTIME))
     thresholds = artifact_thresholds(model, samples.latents[rows], LAYERS, RUNTIME, 0.8)
     plain, _ = strategies.scorer(model, bad.latents, inside, thresholds, RUNTIME)
     assert len(found) > 0

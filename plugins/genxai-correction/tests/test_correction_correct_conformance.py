@@ -83,5 +83,6 @@ def example(**changed) -> Correction:
         "corrected": -pictures,
         "fine": pictures[:1],
         "kept": pictures[:1],
+        "selected_by": "0" * 64,
     }
     return Correction(**{**given, **changed})

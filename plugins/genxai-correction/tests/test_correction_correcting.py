@@ -103,6 +103,22 @@ def test_units_are_counted_or_a_share_and_those_without_a_score_left_out(count, 
     assert strategies.ordered(scores, [1, 3], count) == [3, 1][: 2 if count in (2, 9, 0.21, 0.5) else 1]  # as allowed
 
 
+@pytest.mark.parametrize(
+    ("effect", "causes"),
+    [
+        ([-0.01] * 9, True),
+        ([-0.0009] * 9, False),  # too little
+        ([0.01] * 9, False),  # the wrong way
+        ([-0.5, 0.4] * 5, False),  # may be chance: −0.05 ± 0.29
+        ([-0.5, 0.1] * 5, True),  # −0.2 ± 0.196
+        ([-0.9], False),  # of one sample nothing is known
+    ],
+    ids=str,
+)
+def test_a_unit_causes_if_it_is_enough_and_no_chance(effect, causes):
+    assert strategies._falls(torch.tensor(effect).double()) == causes
+
+
 def test_units_that_stand_in_for_each_other_cause_though_neither_does_alone():
     """Three units draw an image: max of the first two (either will do), and the third, which coincides."""
 

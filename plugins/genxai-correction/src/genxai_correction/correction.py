@@ -201,7 +201,7 @@ class Correction(UnitEdits):
             return f"every candidate changes samples that were fine by more than the bound, {self.bound:.2%}"
         said = f"no candidate within the bound, {self.bound:.2%}, lowers the artifact rate"
         if bool((self.falls > 0).any()):
-            i = int(self.rates.argmin())
+            i = min(range(len(self.tried)), key=lambda i: (float(self.rates[i]), float(self.collaterals[i])))
             said += f"; beyond it one reaches {float(self.rates[i]):.1%} at {float(self.collaterals[i]):.2%}"
         return said
 
