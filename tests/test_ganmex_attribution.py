@@ -15,8 +15,6 @@ from genxai_core.errors import ExplainerError, GenxaiWarning, InputError, NotIns
 from genxai_core.testing.fixtures import isolated
 from genxai_core.testing.models import QuadraticDiscriminator
 
-pytest.importorskip("genxai_attribution", reason="the attributions are not installed")
-
 QUIET = Runtime(device="cpu", quiet=True)
 
 
@@ -241,7 +239,6 @@ def test_a_result_needs_integers_for_classes():
 
 
 def test_it_finds_the_change_that_was_planted_and_zero_does_not():
-    pytest.importorskip("genxai_bench", reason="the bench is not installed")
     bench = create(
         "explainer/bench",
         contestants=(
