@@ -248,8 +248,8 @@ def page(kept: dict[str, Any]) -> str:
             f"Serving by a generator is at least {SERVING:.0f} × as fast as an optimisation"
             + (f" in {len(reached)} of {len(goals)} comparisons ({'; '.join(reached)})" if reached else " nowhere")
             + (f", and not in {len(missed)} ({'; '.join(missed)})" if missed else "")
-            + f". Integrated gradients are the same maps as captum's, but at parity (at most {PARITY:g} of its time) "
-            f"in {held} of {len(integrated)} comparisons only: ours has a fixed cost for every pair of classes. "
+            + f". Integrated gradients are the same maps as captum's, and at parity (at most {PARITY:g} of its time) "
+            f"in {held} of {len(integrated)} comparisons: ours has a fixed cost for every pair of classes. "
             f"One pass of all targets takes {at_once:.1f} × the time of one pass per target, on one core.",
             "",
             "Held-out digits of 16 px, the classifier and the generator as they are shipped "
