@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -126,3 +127,18 @@ def test_a_batch_depends_on_seed_and_step_only():
     assert late == draws.batch_indices(3, 1000, 16, 50)
     assert late != draws.batch_indices(4, 1000, 16, 50)
     assert all(type(i) is int for i in late)
+
+
+def test_threads_that_draw_side_by_side_do_not_disturb_each_other():
+    alone = draws.normal(7, range(400), (5,), "threads")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: draws.normal(7, range(i, i + 50), (5,), "threads"), [0, 50, 100, 150] * 10))
+    for i, rows in zip([0, 50, 100, 150] * 10, found):
+        assert torch.equal(rows, alone[i : i + 50])
+
+
+def test_other_seeds_and_streams_in_between_change_nothing():
+    first = draws.uniform(1, [3, 4], (2,), "a")
+    draws.normal(1, [9], (2,), "b")
+    draws.uniform(2, [3], (2,), "a")
+    assert torch.equal(draws.uniform(1, [3, 4], (2,), "a"), first)
