@@ -175,8 +175,6 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_kept(tmp_path, cha
     before = storage.verify(tmp_path / "fit")
     said = "checkpoint of another configuration or of other data; delete it or use another"
     with pytest.raises(StorageError, match=said):
-        StorageError, match="checkpoint of another configuration or of other data; delete it or use another"
-    ):
         Fit(tmp_path, **change).run()
     assert storage.verify(tmp_path / "fit") == before
 
