@@ -154,7 +154,11 @@ def measured(name: str, found: Case) -> dict[str, Any]:
             proof = proven(found, edits, second, classifier, **compared)
             exact = proven(found, edits, Measured(found.measure, found.bad), classifier)
             for said, result in (("judge", proof), ("measure", exact)):
-                row["proofs"][said] = {"verdict": result.verdict, "rows": result.table(), **_compared(result)}
+                row["proofs"][said] = {
+                    "verdict": result.verdict,
+                    "rows": result.table(),
+                    "against": result.control_table(),
+                }
             if way == DRAWN:
                 exact.plot().savefig(IMAGES / f"correction-{name}-arms.png", dpi=110, bbox_inches="tight")
                 pairs = exact.pairs_figure()
@@ -163,10 +167,6 @@ def measured(name: str, found: Case) -> dict[str, Any]:
         kept["ways"][way] = row
         print(name, way, row["said"], {k: v["verdict"] for k, v in row["proofs"].items()}, flush=True)
     return kept
-
-
-def _compared(proof: Any) -> dict[str, Any]:
-    return {"against": proof.control_table()}
 
 
 TITLES = {"scenes": "Static in a GAN of scenes", "sprites": "Specks in a GAN of pixel art"}
